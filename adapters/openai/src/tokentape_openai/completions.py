@@ -1,0 +1,51 @@
+"""Reads chunks of the legacy completions endpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokentape.recorder import CallRecorder
+from tokentape.stainless import plain
+
+from .reading import Fragment, Reading, text_of
+
+
+class CompletionReader(Reading):
+    """Reads `Completion` objects as they come in a stream."""
+
+    __slots__ = ("_choices",)
+
+    def __init__(self, call: CallRecorder) -> None:
+        super().__init__(call)
+        self._choices = call.request.choices
+
+    def __call__(self, chunk: Any, at_ns: int, wait_ns: int) -> None:
+        self._note_chunk(at_ns)
+        self._note_ids(getattr(chunk, "id", None), getattr(chunk, "model", None))
+        fragments: list[Fragment] = []
+        for choice in getattr(chunk, "choices", None) or ():
+            self._read_choice(choice, fragments)
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:
+            self._note_usage(usage)
+        self._append(fragments, at_ns, wait_ns)
+
+    def _read_choice(self, choice: Any, fragments: list[Fragment]) -> None:
+        number = getattr(choice, "index", None)
+        number = number if isinstance(number, int) else 0
+        text = text_of(getattr(choice, "text", None))
+        if text:
+            logprobs = getattr(choice, "logprobs", None)
+            tokens = getattr(logprobs, "tokens", None)
+            fragments.append(
+                Fragment(
+                    self._part("text", number),
+                    text,
+                    len(tokens) if tokens else None,
+                    [plain(logprobs)] if tokens else None,
+                )
+            )
+        reason = getattr(choice, "finish_reason", None)
+        if isinstance(reason, str):
+            self._call.finish_reasons[number] = reason
+            self._call.terminal = len(self._call.finish_reasons) >= self._choices

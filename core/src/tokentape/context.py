@@ -1,0 +1,66 @@
+"""What holds where the program is now: run, labels, content level, suppression, and the framework call around us.
+
+Everything lives in context variables, so it follows tasks, and threads only where the program copies its context. A value
+is read when a request is sent, never when a chunk arrives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .models import CONTENT_LEVELS, ContentLevel
+
+if TYPE_CHECKING:
+    from .recorder import CallRecorder
+    from .streams import RunHandle
+
+T = TypeVar("T")
+
+RUN: ContextVar[RunHandle | None] = ContextVar("tokentape_run", default=None)
+LABELS: ContextVar[Mapping[str, str]] = ContextVar("tokentape_labels", default={})
+CONTENT: ContextVar[ContentLevel | None] = ContextVar("tokentape_content", default=None)
+SUPPRESSED: ContextVar[bool] = ContextVar("tokentape_suppressed", default=False)
+PARENT: ContextVar[CallRecorder | None] = ContextVar("tokentape_parent", default=None)
+
+
+@contextmanager
+def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
+    """Give a context variable a value for the length of a block."""
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        try:
+            variable.reset(token)
+        except ValueError:
+            # The block was left in another context than it was entered in (an async generator closed by the event loop,
+            # say). There the variable was never ours, so there is nothing to restore.
+            pass
+
+
+def label(**labels: Any) -> Any:
+    """Put labels on every call made inside the block; nests, the inner value of a key wins.
+
+    Returns:
+        A context manager, also usable as a decorator of a plain function.
+    """
+    return setting(LABELS, {**LABELS.get(), **{key: str(value) for key, value in labels.items()}})
+
+
+def content(level: ContentLevel) -> Any:
+    """Choose how much of the calls made inside the block is kept: `full`, `redacted` or `timings`.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    if level not in CONTENT_LEVELS:
+        raise ValueError(f"content level {level!r}: expected one of {', '.join(CONTENT_LEVELS)}")
+    return setting(CONTENT, level)
+
+
+def suppress() -> Any:
+    """Record nothing of the calls made inside the block."""
+    return setting(SUPPRESSED, True)

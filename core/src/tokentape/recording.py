@@ -1,0 +1,288 @@
+"""Turning recording on and off: wires recorder, writer and plugins together, once per process."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from . import faults, patching, process, recorder, settings
+from .clock import SYSTEM_CLOCK, Clock
+from .errors import SettingsError, TapeError
+from .plugins import PluginHost
+from .recorder import Recorder
+from .streams import RunHandle
+from .writer import Writer
+
+# How long leaving the program may take at the most when the database does not answer.
+EXIT_TIMEOUT_S: Final = 5.0
+# SDKs and frameworks an adapter exists for, by the module that a program imports.
+KNOWN_SDKS: Final[Mapping[str, str]] = {"openai": "tokentape-openai"}
+
+_lock = threading.RLock()
+_session: _Session | None = None
+_registered: list[object] = []
+_refused: str | None = None
+
+
+class _Session:
+    """Everything that exists while recording is on."""
+
+    def __init__(self, chosen: settings.Settings, keywords: Mapping[str, Any], clock: Clock) -> None:
+        self.settings = chosen
+        self.keywords = dict(keywords)
+        self.host = PluginHost()
+        self.store = self._open_store()
+        self.writer = Writer(
+            self.host, flush_ms=chosen.flush_ms, stall_ms=chosen.stall_ms, holding=lambda: self._pending() > 0
+        )
+        self._process_run: RunHandle | None = None
+        self._inherits_run = False
+        self.host.load(chosen.plugins)
+        for plugin in _registered:
+            self.host.register(plugin, _plugin_name(plugin))
+        self.recorder = Recorder(
+            process_run=self._run_of_process,
+            notify=self.writer.notify,
+            clock=clock,
+            labels=chosen.labels,
+            content=chosen.content,
+            keep_prompts=chosen.prompts,
+            decide=self.host.decide if self.host.has("tokentape_record") else None,
+            sample=_sampler(chosen.sample_rate),
+        )
+        self.writer.recorder = self.recorder
+        self.undo: list[Any] = []
+
+    def start(self) -> None:
+        """Patch: from here on calls are recorded."""
+        recorder.activate(self.recorder)
+        for _, undo in self.host.each("tokentape_install", recorder=self.recorder):
+            if undo is not None:
+                self.undo.append(undo)
+
+    def stop(self) -> None:
+        """Restore every SDK, end what is still open, write everything, release the database."""
+        for undo in self.undo:
+            try:
+                undo()
+            except Exception as fault:
+                faults.report("disable", fault, "nothing; an SDK may still be patched")
+        for call in list(self.recorder.open):
+            call.end("abandoned")
+        self._end_run()
+        recorder.activate(None)
+        self.writer.stop(EXIT_TIMEOUT_S)
+        self.host.call("tokentape_shutdown")
+
+    def forked(self) -> None:
+        """Start anew in a forked child, without thread, queue and connection of the parent."""
+        self.recorder.forget()
+        self.writer.forget()
+        self._process_run = None
+        if self.store is not None:
+            self.store.after_fork(process.this_process(_script_name()))
+
+    def _open_store(self) -> Any:
+        if self.settings.db is None:
+            return None
+        from .store.plugin import SQLiteStore
+
+        store = SQLiteStore(
+            self.settings.db, process.this_process(_script_name()), max_buffer=self.settings.max_buffer
+        )
+        self.host.register(store, "sqlite")
+        return store
+
+    def _pending(self) -> int:
+        return int(self.store.pending_events) if self.store is not None else 0
+
+    def _run_of_process(self) -> RunHandle:
+        with _lock:
+            if self._process_run is None:
+                inherited = os.environ.get("TOKENTAPE_RUN") or None
+                self._inherits_run = inherited is not None
+                self._process_run = RunHandle(_script_name(), uid=inherited)
+                self._process_run.start(None)
+            return self._process_run
+
+    def _end_run(self) -> None:
+        # An inherited run goes on after this process; whoever opened it closes it.
+        if self._process_run is not None and not self._inherits_run:
+            self._process_run.end("completed")
+
+
+def enable(*, clock: Clock = SYSTEM_CLOCK, **keywords: Any) -> None:
+    """Record from here on every SDK that an installed adapter connects.
+
+    Args:
+        clock: where times come from; for tests.
+        **keywords: settings, see `docs/settings.md`; each falls back on its environment variable, then its default.
+
+    Raises:
+        SettingsError: a keyword is unknown or its value cannot be used. A mistake in the environment raises nothing: it is
+            logged, and the program runs on unrecorded.
+    """
+    global _session, _refused
+    if settings.is_disabled():
+        return
+    with _lock:
+        if _session is not None:
+            _warn_about_other_values(_session, keywords)
+            return
+        faults.forget()
+        settings.resolve(keywords, {})
+        try:
+            session = _Session(settings.resolve(keywords), keywords, clock)
+        except (SettingsError, TapeError) as refusal:
+            _refused = str(refusal)
+            faults.logger.error("tokentape: not recording: %s", refusal)
+            return
+        _refused = None
+        _session = session
+        session.start()
+        _register_process_hooks()
+
+
+def disable() -> None:
+    """Stop recording: restore every SDK, end the calls that are still open, write everything."""
+    global _session
+    with _lock:
+        session, _session = _session, None
+        if session is not None:
+            session.stop()
+
+
+def flush(timeout: float = EXIT_TIMEOUT_S) -> bool:
+    """Wait until everything recorded so far is on disk. Calls that are still open stay open.
+
+    Args:
+        timeout: seconds to wait at the most.
+
+    Returns:
+        Whether it is; also True when recording is off.
+    """
+    session = _session
+    return session.writer.flush(timeout) if session is not None else True
+
+
+def register(plugin: object) -> None:
+    """Add a plugin object: its hooks are called from now on, or from the next `enable()`.
+
+    Args:
+        plugin: a module or object with methods marked `tokentape.hookimpl`.
+    """
+    with _lock:
+        if plugin in _registered:
+            return
+        _registered.append(plugin)
+        if _session is None:
+            return
+        _session.host.register(plugin, _plugin_name(plugin))
+        _session.recorder.decide_with(_session.host.decide if _session.host.has("tokentape_record") else None)
+        install = getattr(plugin, "tokentape_install", None)
+        undo = install(recorder=_session.recorder) if install is not None else None
+        if undo is not None:
+            _session.undo.append(undo)
+
+
+def status() -> dict[str, Any]:
+    """What is being recorded, where to, and what is wrong: settings, store, plugins, patches, faults, all plain values."""
+    session = _session
+    report: dict[str, Any] = {
+        "recording": session is not None,
+        "reason": None if session is not None else _why_not(),
+        "patches": patching.reports(),
+        "faults": faults.summary(),
+        "missing_adapters": missing_adapters(),
+    }
+    if session is not None:
+        report["settings"] = {**asdict(session.settings), "db": str(session.settings.db or "none")}
+        report["store"] = session.store.health() if session.store is not None else None
+        report["plugins"] = [asdict(plugin) for plugin in session.host.reports()]
+        report["open_calls"] = len(session.recorder.open)
+        report["writer_latest_ms"] = session.writer.latest_ns / 1e6
+    return report
+
+
+def missing_adapters() -> list[dict[str, str]]:
+    """SDKs that this program has imported and that no loaded adapter connects, with the line that installs one."""
+    connected = {patches["sdk"].split()[0] for patches in patching.reports()}
+    return [
+        {"sdk": sdk, "install": f"pip install {distribution}"}
+        for sdk, distribution in KNOWN_SDKS.items()
+        if sdk in sys.modules and sdk not in connected
+    ]
+
+
+def _why_not() -> str:
+    if settings.is_disabled():
+        return "TOKENTAPE_DISABLED is set"
+    return _refused or "tokentape.enable() has not been called"
+
+
+def _warn_about_other_values(session: _Session, keywords: Mapping[str, Any]) -> None:
+    other = {k: v for k, v in keywords.items() if v is not None and session.keywords.get(k) != v}
+    if other:
+        named = ", ".join(f"{k}: {session.keywords.get(k, 'default')!r} stays, {v!r} is ignored" for k, v in other.items())
+        faults.logger.warning("tokentape is already recording; %s. Call disable() first to change settings.", named)
+
+
+def _sampler(rate: float) -> Any:
+    if rate >= 1.0:
+        return lambda uid: True
+    import zlib
+
+    # A hash of the uid, so that every process that meets the call decides alike.
+    return lambda uid: zlib.crc32(uid.encode()) / 2**32 < rate
+
+
+def _plugin_name(plugin: object) -> str:
+    return str(getattr(plugin, "__name__", None) or f"{type(plugin).__qualname__}-{id(plugin):x}")
+
+
+def _script_name() -> str:
+    """Base name of what is running, never its folder or arguments."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name.removesuffix(".__main__"))
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "python"
+
+
+_process_hooks = False
+
+
+def _register_process_hooks() -> None:
+    global _process_hooks
+    if _process_hooks:
+        return
+    _process_hooks = True
+    atexit.register(disable)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+    if _session is not None:
+        _session.forked()
+
+
+class LogFilter:
+    """A logging filter that adds the current run and call to records, as `%(tokentape_run)s` and `%(tokentape_call)s`."""
+
+    def filter(self, record: Any) -> bool:
+        """Add the attributes; never drops a record."""
+        from .streams import current_run, last_call
+
+        run, call = current_run(), last_call()
+        record.tokentape_run = run.uid if run is not None else None
+        record.tokentape_call = call.uid if call is not None else None
+        return True

@@ -1,0 +1,185 @@
+"""The seams that OpenAI's and Anthropic's SDKs share, being made by one generator: request, attempt, response, stream.
+
+All private names of those SDKs stand here. Nothing of the SDK or of an HTTP library is imported: classes come from the
+module that is patched, HTTP responses are told by their attributes.
+
+- `request` opens a call before the retry loop and keeps it in a context variable for as long as the request takes;
+- `_build_request` runs once an attempt;
+- `_process_response` hangs the call on the HTTP response and watches the response's bytes being closed;
+- `__stream__`, which every stream object iterates, finds the call there and is given a tap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
+from typing import Any, Final
+
+from . import faults, heartbeat
+from .patching import PatchSet
+from .recorder import CallRecorder, Recorder, Request
+from .taps import AsyncStreamTap, Reader, StreamTap
+from .transport import watch_bytes
+
+# Set while a request is being sent and never across a yield; `parse()` of a raw response runs later, so it goes by the
+# attribute on the response instead.
+_SENDING: ContextVar[CallRecorder | None] = ContextVar("tokentape_sending", default=None)
+CALL_ATTRIBUTE: Final = "_tokentape_call"
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """What an adapter knows of its SDK.
+
+    Attributes:
+        adapter: the adapter's name.
+        describe: reads a request; None when it does not go to a model.
+        reader: makes the reader of a call's chunks.
+        read_body: reads the JSON body of an answer that was not streamed, on the writer thread.
+        request_id_header: the response header that holds the provider's request id.
+        is_kept_header: whether a response header (in lower case) may be kept.
+    """
+
+    adapter: str
+    describe: Callable[[Any, Any, bool], Request | None]
+    reader: Callable[[CallRecorder], Reader]
+    read_body: Callable[[CallRecorder, bytes], None]
+    request_id_header: str
+    is_kept_header: Callable[[str], bool]
+
+
+class Seams:
+    """Patches one SDK and leads its requests to a recorder."""
+
+    def __init__(self, recorder: Recorder, surface: Surface) -> None:
+        self._recorder = recorder
+        self._surface = surface
+
+    def patch(self, patches: PatchSet, base_client: ModuleType, streaming: ModuleType) -> None:
+        """Patch the SDK's `_base_client` and `_streaming` modules."""
+        patches.wrap(base_client, "SyncAPIClient.request", self._request)
+        patches.wrap(base_client, "AsyncAPIClient.request", self._async_request)
+        patches.wrap(base_client, "BaseClient._build_request", self._build_request)
+        patches.wrap(base_client, "SyncAPIClient._process_response", self._process_response)
+        patches.wrap(base_client, "AsyncAPIClient._process_response", self._process_response)
+        patches.wrap(streaming, "Stream.__stream__", partial(self._stream, StreamTap))
+        patches.wrap(streaming, "AsyncStream.__stream__", partial(self._stream, AsyncStreamTap))
+
+    def _request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = self._open(client, args, kwargs)
+        if call is None:
+            return wrapped(*args, **kwargs)
+        token = _SENDING.set(call)
+        try:
+            result = wrapped(*args, **kwargs)
+        except BaseException as exc:
+            self._failed(call, exc)
+            raise
+        finally:
+            _SENDING.reset(token)
+        self._sent(call)
+        return result
+
+    async def _async_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = self._open(client, args, kwargs)
+        if call is None:
+            return await wrapped(*args, **kwargs)
+        token = _SENDING.set(call)
+        try:
+            heartbeat.watch(call)
+            result = await wrapped(*args, **kwargs)
+        except BaseException as exc:
+            self._failed(call, exc)
+            raise
+        finally:
+            _SENDING.reset(token)
+        self._sent(call)
+        return result
+
+    def _build_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call = _SENDING.get()
+        if call is not None:
+            call.saw_attempt()
+        return wrapped(*args, **kwargs)
+
+    def _process_response(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        call, response = _SENDING.get(), kwargs.get("response")
+        if call is not None and response is not None:
+            try:
+                self._responded(call, response)
+            except Exception as fault:
+                self._fault(fault, "a response's headers")
+        return wrapped(*args, **kwargs)
+
+    def _stream(
+        self, tap: Callable[..., Any], wrapped: Any, stream: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        iterator = wrapped(*args, **kwargs)
+        try:
+            call = getattr(stream.response, CALL_ATTRIBUTE, None)
+            return iterator if call is None else tap(iterator, call, self._surface.reader(call))
+        except Exception as fault:
+            self._fault(fault, "a stream")
+            return iterator
+
+    def _open(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallRecorder | None:
+        try:
+            options = args[1] if len(args) > 1 else kwargs["options"]
+            request = self._surface.describe(client, options, bool(kwargs.get("stream")))
+            return None if request is None else self._recorder.start(request)
+        except Exception as fault:
+            self._fault(fault, "a call")
+            return None
+
+    def _responded(self, call: CallRecorder, response: Any) -> None:
+        call.saw_response(response.status_code)
+        self._read_headers(call, response.headers)
+        if response.is_closed:
+            # Read to its end before the SDK handed it over: an answer that is not streamed.
+            call.late = partial(self._surface.read_body, call, response.content)
+        else:
+            setattr(response, CALL_ATTRIBUTE, call)
+            call.watched = watch_bytes(response, call)
+
+    def _read_headers(self, call: CallRecorder, headers: Mapping[str, str]) -> None:
+        call.request_id = headers.get(self._surface.request_id_header)
+        kept = self._surface.is_kept_header
+        call.response_meta.update((name.lower(), value) for name, value in headers.items() if kept(name.lower()))
+
+    def _sent(self, call: CallRecorder) -> None:
+        """The SDK has handed over what `request` returns."""
+        if call.request.streaming or call.watched:
+            call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+        else:
+            call.end("completed")
+
+    def _failed(self, call: CallRecorder, exc: BaseException) -> None:
+        """No stream came into being: refused, unreachable, or cancelled while waiting."""
+        try:
+            response = getattr(exc, "response", None)
+            if response is not None:
+                self._read_headers(call, response.headers)
+            call.end_by(exc)
+        except Exception as fault:
+            self._fault(fault, "how a call ended")
+
+    def _fault(self, fault: Exception, lost: str) -> None:
+        faults.report(f"{self._surface.adapter} adapter", fault, lost)
+
+
+def plain(value: Any) -> Any:
+    """Turn the SDK's model objects into plain JSON values, so that none of them has to be kept."""
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    own = getattr(value, "__dict__", None)
+    if own is None:
+        return str(value)
+    extra = getattr(value, "__pydantic_extra__", None) or {}
+    return {key: plain(item) for key, item in {**own, **extra}.items()}

@@ -1,0 +1,446 @@
+"""What programs call by hand: runs, marks, and recording a stream of an SDK that has no adapter.
+
+All of it works when recording is off: it then costs next to nothing and records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from . import context, faults
+from .clock import SYSTEM_CLOCK
+from .ids import new_uid
+from .models import KINDS, Kind, Mark, Run, Status, Usage
+from .recorder import CallRecorder, Request, active
+from .taps import AsyncStreamTap, StreamTap
+
+ADAPTER = "python"
+
+
+class RunHandle:
+    """A run that is open; `with` and `async with` close it.
+
+    Attributes:
+        uid: the run's public ULID.
+        last_call: the call opened last inside it.
+    """
+
+    def __init__(self, name: str, metadata: Mapping[str, Any] | None = None, uid: str | None = None) -> None:
+        self.uid = uid or new_uid()
+        self.name = name
+        self.metadata = metadata
+        self.last_call: CallRecorder | None = None
+        self._row: Run | None = None
+        self._block: Any = None
+
+    def start(self, parent: RunHandle | None) -> None:
+        """Announce the run; under which other run it hangs is decided here."""
+        recorder = active()
+        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
+        parent_uid = parent.uid if parent is not None else None
+        self._row = Run(self.uid, parent_uid, self.name, clock.unix_ns() // 1000, metadata=self.metadata)
+        if recorder is not None:
+            recorder.put("run_started", self._row)
+
+    def end(self, status: Status) -> None:
+        """Close the run with its final status."""
+        recorder = active()
+        if recorder is not None and self._row is not None:
+            ended = recorder.clock.unix_ns() // 1000
+            recorder.put("run_finished", replace(self._row, status=status, ended_unix_us=ended))
+
+    def __enter__(self) -> Self:
+        recorder = active()
+        self.start(context.RUN.get() or (recorder.process_run() if recorder is not None else None))
+        self._block = context.setting(context.RUN, self)
+        self._block.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._block.__exit__(None, None, None)
+        self.end("error" if exc_type is not None and issubclass(exc_type, Exception) else "completed")
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+
+def run(name: str, metadata: Mapping[str, Any] | None = None) -> RunHandle:
+    """Group the calls made inside the block; nests.
+
+    Args:
+        name: what the run is called in tables and pages.
+        metadata: any JSON values; kept redacted.
+
+    Returns:
+        A context manager, `with` or `async with`, that gives the run; `run.uid` is its public id.
+    """
+    return RunHandle(name, metadata)
+
+
+def current_run() -> RunHandle | None:
+    """The innermost run that is open here, else the process's own; None while recording is off."""
+    recorder = active()
+    return context.RUN.get() or (recorder.process_run() if recorder is not None else None)
+
+
+def last_call() -> CallRecorder | None:
+    """The call opened last in the current run, else in the process; None when there was none."""
+    recorder = active()
+    return recorder.last_call() if recorder is not None else None
+
+
+class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search"): …`
+    """Note a span of time between calls.
+
+    Args:
+        name: which tool, retrieval or node; arguments and results do not belong here.
+        kind: `tool`, `retriever`, `node`, or a word of your own.
+    """
+
+    def __init__(self, name: str, kind: str = "tool") -> None:
+        self._name = name
+        self._kind = kind
+
+    def __enter__(self) -> Self:
+        recorder = active()
+        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
+        self._unix_us, self._start_ns = clock.unix_ns() // 1000, clock.monotonic_ns()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        recorder, inside = active(), current_run()
+        if recorder is not None and inside is not None:
+            took = (recorder.clock.monotonic_ns() - self._start_ns) // 1000
+            parent = context.PARENT.get()
+            call_uid = parent.uid if parent is not None else None
+            recorder.put("mark", Mark(inside.uid, call_uid, self._unix_us, took, self._kind, self._name))
+
+
+class LLMStream:
+    """A call that the program records itself; the clock started when it was made.
+
+    Attributes:
+        request_id: set it to the provider's request id.
+    """
+
+    def __init__(self, call: CallRecorder | None) -> None:
+        self._call = call
+
+    @property
+    def uid(self) -> str | None:
+        """The call's public ULID; None while recording is off."""
+        return self._call.uid if self._call is not None else None
+
+    @property
+    def request_id(self) -> str | None:
+        return self._call.request_id if self._call is not None else None
+
+    @request_id.setter
+    def request_id(self, value: str | None) -> None:
+        if self._call is not None:
+            self._call.request_id = value
+
+    def add_token(
+        self, text: str, kind: Kind = "text", part: str | None = None, choice: int = 0, n_tokens: int | None = None
+    ) -> None:
+        """Append what just arrived; its arrival is now.
+
+        Args:
+            text: exactly as received; an empty one is no event.
+            kind: one of `text`, `reasoning`, `tool_args`, `refusal`, `audio_transcript`.
+            part: tells several parts of one kind and choice apart.
+            choice: number of the answer, from 0.
+            n_tokens: how many model tokens the text holds, only if that is known.
+
+        Raises:
+            ValueError: there is no such kind.
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
+        call = self._call
+        if call is None:
+            return
+        call.fed_by_hand = True
+        self._add(call, ((kind, text),), call.clock.monotonic_ns(), 0, part, choice, n_tokens)
+
+    def wrap(self, stream: Any, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
+        """Record an iterator, with wait and hold.
+
+        Args:
+            stream: a synchronous or asynchronous iterable.
+            events: says what a chunk adds, as pairs of kind and text. What it raises is reported, never passed on.
+
+        Returns:
+            An iterator over the same chunks.
+        """
+        call = self._call
+        if call is None:
+            return stream
+        return tapped(stream, call, _hand_reader(self, call, events))
+
+    def usage(
+        self,
+        *,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cached_input_tokens: int | None = None,
+        cache_write_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+    ) -> None:
+        """Say what the provider billed; the last word counts."""
+        if self._call is not None:
+            self._call.usage_counts = Usage(
+                input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens
+            )
+
+    def finish(self, reason: str | None = None) -> None:
+        """The answer is complete.
+
+        Args:
+            reason: the provider's finish reason.
+        """
+        if self._call is not None:
+            if reason is not None:
+                self._call.finish_reasons[0] = reason
+            self._call.terminal = True
+            self._call.end("completed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._call is None:
+            return
+        if exc is not None:
+            self._call.end_by(exc)
+        # A block that was left in peace has said all it had to say, unless it wrapped an iterator and stopped reading it.
+        self._call.end("abandoned" if self._call.tapped else "completed")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+    def _add(
+        self,
+        call: CallRecorder,
+        events: Iterable[tuple[Kind, str]],
+        at_ns: int,
+        wait_ns: int,
+        part: str | None = None,
+        choice: int = 0,
+        n_tokens: int | None = None,
+    ) -> None:
+        call.chunks += 1
+        if call.first_ns is None:
+            call.first_ns = at_ns
+        wait_ns = call.take_wait(wait_ns)
+        for kind, text in events:
+            if text:
+                call.add(at_ns, wait_ns, call.part(kind, choice, part), text, n_tokens)
+                wait_ns = 0
+        call.carry_ns = wait_ns
+
+
+def start_llm_stream(
+    model: str | None = None,
+    provider: str | None = None,
+    prompt: Any = None,
+    *,
+    operation: str = "chat",
+    name: str | None = None,
+) -> LLMStream:
+    """Record a call of an SDK that has no adapter. The clock starts here: call it just before the request.
+
+    Args:
+        model: name of the model.
+        provider: OpenTelemetry's `gen_ai.provider.name`, e.g. `openai`.
+        prompt: any JSON value; kept only where prompts are kept.
+        operation: what kind of request, e.g. `chat`, `text_completion`.
+        name: what the call is called in tables and pages.
+
+    Returns:
+        A context manager to feed; leaving it ends the call.
+    """
+    return LLMStream(_open(model, provider, prompt, operation, name))
+
+
+def record_stream(
+    send: Callable[[], Any],
+    *,
+    model: str | None = None,
+    provider: str | None = None,
+    text: Callable[[Any], str | None] | None = None,
+    events: Callable[[Any], Iterable[tuple[Kind, str]]] | None = None,
+    prompt: Any = None,
+    operation: str = "chat",
+    name: str | None = None,
+) -> Any:
+    """Send a request and record the stream it returns, from just before it is sent.
+
+    Args:
+        send: sends the request and returns a synchronous or asynchronous iterable, or an awaitable of the latter.
+        text: the text a chunk adds; or
+        events: what a chunk adds, as pairs of kind and text.
+        model, provider, prompt, operation, name: as for `start_llm_stream`.
+
+    Returns:
+        An iterator (or asynchronous iterator) over the same chunks; also a context manager, with `close()` or `aclose()`.
+
+    Raises:
+        TypeError: neither or both of `text` and `events` were given.
+        Exception: whatever `send` raises, unchanged.
+    """
+    if (text is None) == (events is None):
+        raise TypeError("record_stream() takes one of text= and events=")
+    call = _open(model, provider, prompt, operation, name)
+    if call is None:
+        return send()
+    try:
+        stream = send()
+    except BaseException as exc:
+        call.end_by(exc)
+        raise
+    call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+    pairs: Callable[[Any], Iterable[tuple[Kind, str]]] = events or (lambda chunk: [("text", text(chunk) or "")])  # type: ignore[misc]
+    return tapped(stream, call, _hand_reader(LLMStream(call), call, pairs))
+
+
+def tapped(stream: Any, call: CallRecorder, read: Any) -> RecordedStream | AsyncRecordedStream:
+    """Tap any iterable, asynchronous iterable, or awaitable of one."""
+    if hasattr(stream, "__aiter__") or hasattr(stream, "__await__"):
+        from .heartbeat import watch
+
+        try:
+            watch(call)
+        except RuntimeError:
+            pass  # not made on a running loop; its waits cannot be told from a busy loop
+        return AsyncRecordedStream(stream, call, read)
+    return RecordedStream(stream, call, read)
+
+
+class RecordedStream(StreamTap):
+    """A recorded synchronous stream: an iterator over the same chunks that notices how it is left."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Iterable[Any], call: CallRecorder, read: Any) -> None:
+        self._stream = stream
+        super().__init__(iter(stream), call, read)
+
+    def close(self) -> None:
+        """Stop reading: closes the stream, if it can be closed, and ends the call."""
+        try:
+            _call_if_there(self._stream, "close")
+        finally:
+            self._call.closed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        _dropped(self)
+
+
+class AsyncRecordedStream(AsyncStreamTap):
+    """A recorded asynchronous stream."""
+
+    __slots__ = ("_pending", "_stream")
+
+    def __init__(self, stream: Any, call: CallRecorder, read: Any) -> None:
+        self._stream = stream
+        self._pending: Awaitable[Any] | None = None if hasattr(stream, "__aiter__") else stream
+        super().__init__(_NotYet() if self._pending is not None else stream.__aiter__(), call, read)
+
+    async def __anext__(self) -> Any:
+        if self._pending is not None:
+            await self._resolve(self._pending)
+        return await super().__anext__()
+
+    async def _resolve(self, pending: Awaitable[Any]) -> None:
+        call = self._call
+        try:
+            self._stream = await pending
+        except BaseException as exc:
+            call.end_by(exc)
+            raise
+        call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+        self._pending = None
+        self._iterator = self._stream.__aiter__()
+        self._next = self._iterator.__anext__
+
+    async def aclose(self) -> None:
+        """Stop reading: closes the stream, if it can be closed, and ends the call."""
+        try:
+            closing = _call_if_there(self._stream, "aclose") or _call_if_there(self._stream, "close")
+            if closing is not None:
+                await closing
+        finally:
+            self._call.closed()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        _dropped(self)
+
+
+class _NotYet:
+    """Stands where the iterator will be once its awaitable has been awaited."""
+
+    def __anext__(self) -> AsyncIterator[Any]:
+        raise RuntimeError("the stream has not been awaited yet")
+
+
+def _open(
+    model: str | None, provider: str | None, prompt: Any, operation: str, name: str | None
+) -> CallRecorder | None:
+    recorder = active()
+    if recorder is None:
+        return None
+    body = prompt if recorder.keep_prompts else None
+    try:
+        return recorder.start(Request(ADAPTER, operation, provider, model, body=body, name=name))
+    except Exception as fault:
+        faults.report("python api", fault, "a call")
+        return None
+
+
+def _hand_reader(stream: LLMStream, call: CallRecorder, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
+    def read(chunk: Any, at_ns: int, wait_ns: int) -> None:
+        stream._add(call, events(chunk), at_ns, wait_ns)
+
+    return read
+
+
+def _call_if_there(target: Any, name: str) -> Any:
+    method = getattr(target, name, None)
+    return method() if callable(method) else None
+
+
+def _dropped(stream: StreamTap | AsyncStreamTap) -> None:
+    try:
+        stream._call.closed(dropped=True)
+    except AttributeError:
+        pass  # collected before it was complete: `iter(stream)` had raised

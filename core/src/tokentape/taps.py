@@ -1,0 +1,115 @@
+"""Iterators that stand in an SDK's stream, hand over every chunk unchanged, and say what passed.
+
+A tap is a class and no generator function: an unstarted generator never runs its `finally`. Per chunk it reads the clock,
+asks the SDK, reads the clock, and lets the adapter's reader append; whatever fails on our side is reported and the chunk
+handed over all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
+
+from . import faults
+from .recorder import CallRecorder
+
+
+class Reader(Protocol):
+    """Reads one chunk of one wire format and appends what it adds to the call's parts.
+
+    Args:
+        chunk: the SDK's object; nothing of it may be kept but its strings and numbers.
+        at_ns: when it was handed over.
+        wait_ns: time inside the SDK's `next()` for this chunk.
+    """
+
+    def __call__(self, chunk: Any, at_ns: int, wait_ns: int, /) -> None: ...
+
+
+class _Tap:
+    __slots__ = ("_call", "_iterator", "_next", "_now", "_read")
+
+    def __init__(self, iterator: Any, following: Callable[[], Any], call: CallRecorder, read: Reader) -> None:
+        self._iterator = iterator
+        self._next = following
+        self._call = call
+        self._read = read
+        self._now = call.clock.monotonic_ns
+        call.tapped = True
+
+    def __getattr__(self, name: str) -> Any:
+        # Whatever else the SDK's own iterator can do (`close`, `gi_frame`, …) it still can.
+        return getattr(self._iterator, name)
+
+    def _fault(self, fault: Exception) -> None:
+        faults.report(f"{self._call.call.adapter} adapter", fault, "a chunk's events")
+
+    def _stopped(self, exc: BaseException, asked_ns: int) -> None:
+        try:
+            self._call.stopped(exc, asked_ns)
+        except Exception as fault:
+            faults.report(f"{self._call.call.adapter} adapter", fault, "how a call ended")
+
+
+class StreamTap(_Tap):
+    """Taps a synchronous iterator."""
+
+    __slots__ = ()
+
+    def __init__(self, iterator: Iterator[Any], call: CallRecorder, read: Reader) -> None:
+        super().__init__(iterator, iterator.__next__, call, read)
+
+    def __iter__(self) -> StreamTap:
+        return self
+
+    def __next__(self) -> Any:
+        call = self._call
+        asked = 0
+        try:
+            call.asked_ns = asked = self._now()
+        except Exception as fault:
+            self._fault(fault)
+        try:
+            chunk = self._next()
+        except BaseException as exc:
+            self._stopped(exc, asked)
+            raise
+        try:
+            at = self._now()
+            call.asked_ns = 0
+            self._read(chunk, at, at - asked)
+        except Exception as fault:
+            self._fault(fault)
+        return chunk
+
+
+class AsyncStreamTap(_Tap):
+    """Taps an asynchronous iterator."""
+
+    __slots__ = ()
+
+    def __init__(self, iterator: AsyncIterator[Any], call: CallRecorder, read: Reader) -> None:
+        super().__init__(iterator, iterator.__anext__, call, read)
+
+    def __aiter__(self) -> AsyncStreamTap:
+        return self
+
+    async def __anext__(self) -> Any:
+        call = self._call
+        asked = 0
+        try:
+            call.asked_ns = asked = self._now()
+        except Exception as fault:
+            self._fault(fault)
+        try:
+            chunk = await self._next()
+        except BaseException as exc:
+            self._stopped(exc, asked)
+            raise
+        try:
+            at = self._now()
+            call.asked_ns = 0
+            self._read(chunk, at, at - asked)
+        except Exception as fault:
+            self._fault(fault)
+        return chunk

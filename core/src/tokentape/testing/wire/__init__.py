@@ -1,0 +1,15 @@
+"""The wire formats the server speaks, in the order in which a request is offered to them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .base import Wire
+from .openai_chat import ChatCompletions
+from .openai_completions import Completions
+from .openai_responses import Responses
+
+# Chat before completions: the second path is the end of the first.
+WIRES: Final[tuple[type[Wire], ...]] = (ChatCompletions, Completions, Responses)
+
+__all__ = ["WIRES", "ChatCompletions", "Completions", "Responses", "Wire"]

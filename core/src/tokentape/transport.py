@@ -1,0 +1,88 @@
+"""Watches an HTTP response's byte stream being closed: the one place that sees every way in which a stream is left.
+
+`close()`, leaving a `with` block, the SDK's helpers, a stream dropped half-way and one that was never started all end in
+the byte stream's `close` or in its collection. The stand-in is of the same kind as what it stands for (synchronous,
+asynchronous, or both), made from the same base classes, and hands everything through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from functools import cache
+from typing import Any
+
+from .recorder import CallRecorder
+
+
+def watch_bytes(response: Any, call: CallRecorder) -> bool:
+    """Put a stand-in into `response.stream`.
+
+    Args:
+        response: an httpx or httpx2 response whose body has not been read.
+        call: told when the bytes are closed or dropped.
+
+    Returns:
+        Whether there was a byte stream to watch.
+    """
+    kinds = tuple(k for k in type(response.stream).__mro__ if k.__name__ in ("SyncByteStream", "AsyncByteStream"))
+    if not kinds:
+        return False
+    response.stream = _stand_in(kinds)(response.stream, call)
+    return True
+
+
+class _Watched:
+    def __init__(self, stream: Any, call: CallRecorder) -> None:
+        self._stream = stream
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        # httpx2 reads `elapsed` here, Anthropic's tracing its `stream_observer`.
+        return getattr(self._stream, name)
+
+    def __del__(self) -> None:
+        try:
+            self._call.closed(dropped=True)
+        except Exception:
+            # Collected while the interpreter shuts down: modules it needs may be gone, and nobody is left to tell.
+            return
+
+
+class _SyncWatched(_Watched):
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._stream) if self._call.tapped else self._read_raw()
+
+    def _read_raw(self) -> Iterator[bytes]:
+        """The program reads the bytes itself: having read them to the end is what completes the call."""
+        yield from self._stream
+        self._call.terminal = True
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        finally:
+            self._call.closed()
+
+
+class _AsyncWatched(_Watched):
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._stream.__aiter__() if self._call.tapped else self._read_raw_async()  # type: ignore[no-any-return]
+
+    async def _read_raw_async(self) -> AsyncIterator[bytes]:
+        async for data in self._stream:
+            yield data
+        self._call.terminal = True
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            self._call.closed()
+
+
+@cache
+def _stand_in(kinds: tuple[type, ...]) -> type[Any]:
+    names = [kind.__name__ for kind in kinds]
+    ours: list[type] = [_SyncWatched] if "SyncByteStream" in names else []
+    ours += [_AsyncWatched] if "AsyncByteStream" in names else []
+    return type("WatchedByteStream", (*ours, *kinds), {})

@@ -1,0 +1,309 @@
+"""The one thread of a process that takes what was recorded and calls the hooks with it, in order and in batches.
+
+Every `flush_ms` it takes the events that have gathered in the open calls. It never holds anything that the caller's
+thread could wait for, and gives way between slices, because both share the interpreter.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from . import faults
+from .models import Call, Mark, Run, TokenBatch
+from .outcome import Seen, finished
+from .plugins import PluginHost
+from .recorder import STRIDE, CallRecorder, Extra, Recorder
+from .redaction import CallRedactor, redact_json, redact_text
+
+# As many events as can be taken apart and redacted in well under a millisecond of holding the interpreter.
+SLICE_EVENTS: Final = 256
+GIVE_WAY_S: Final = 0.00005
+# How long an idle writer sleeps before it looks again by itself.
+IDLE_S: Final = 5.0
+# Waking up later than this means that the process, or this thread of it, was not running.
+LATE_NS: Final = 100_000_000
+MAX_PROMPT_BYTES: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class _Live:
+    """What the writer keeps of a call it has announced."""
+
+    call: Call
+    redactor: CallRedactor | None
+    parts: int = 0
+    seen: Seen = field(default_factory=Seen)
+
+
+class Writer:
+    """Drains a recorder into the hooks.
+
+    Args:
+        host: whose hooks are called.
+        flush_ms: time between two rounds.
+        stall_ms: a gap at least this long is a stall.
+        holding: whether an output still holds something that it could not write.
+    """
+
+    def __init__(
+        self, host: PluginHost, *, flush_ms: float, stall_ms: float, holding: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.recorder: Recorder
+        self.latest_ns = 0
+        self._host = host
+        self._flush_s = flush_ms / 1000
+        self._stall_ms = stall_ms
+        self._holding = holding
+        self._reset()
+
+    def _reset(self) -> None:
+        self._live: dict[CallRecorder, _Live] = {}
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._round_done = threading.Condition()
+        self._wake = threading.Event()
+        self._idle = False
+        self._stopping = False
+        self._rounds_begun = 0
+        self._rounds_ended = 0
+
+    def notify(self) -> None:
+        """A call was opened or has ended: start the thread, or wake it if it has gone to sleep."""
+        if self._thread is None:
+            self._start()
+        elif self._idle:
+            self._wake.set()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything recorded so far has been handed to the hooks.
+
+        Args:
+            timeout: seconds to wait at the most.
+
+        Returns:
+            Whether it was, and no output still holds something back.
+        """
+        if self._thread is None:
+            return not self._holding()
+        if threading.current_thread() is self._thread:
+            return False
+        with self._round_done:
+            # A round that is under way may have passed by what was just recorded: the next one is the one to wait for.
+            wanted = self._rounds_begun + 1
+            self._wake.set()
+            in_time = self._round_done.wait_for(lambda: self._rounds_ended >= wanted, timeout)
+        return in_time and not self._holding()
+
+    def stop(self, timeout: float) -> bool:
+        """Run a last round and end the thread.
+
+        Args:
+            timeout: seconds to wait at the most.
+
+        Returns:
+            Whether everything was handed over and written in that time.
+        """
+        thread = self._thread
+        if thread is None or threading.current_thread() is thread:
+            return not self._holding()
+        self._stopping = True
+        self._wake.set()
+        thread.join(timeout)
+        self._thread = None if not thread.is_alive() else thread
+        return not thread.is_alive() and not self._holding()
+
+    def forget(self) -> None:
+        """Start anew in a forked child, which has no thread and must not touch what the parent's holds."""
+        self._reset()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._loop, name="tokentape-writer", daemon=True)
+                self._thread.start()
+                _finalize_in_multiprocessing_child(self)
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._wait()
+            self._round()
+        self._round()
+
+    def _wait(self) -> None:
+        if self.recorder.open or self._live or self._holding():
+            now = self.recorder.clock.monotonic_ns
+            due = now() + int(self._flush_s * 1e9)
+            if not self._wake.wait(self._flush_s):
+                self._note_lateness(due, now())
+        else:
+            self._idle = True
+            # Looked at after the flag is up: whoever queues something from here on wakes us.
+            if not self.recorder.queue:
+                self._wake.wait(IDLE_S)
+            self._idle = False
+        self._wake.clear()
+
+    def _note_lateness(self, due_ns: int, now_ns: int) -> None:
+        late = now_ns - due_ns
+        self.latest_ns = max(self.latest_ns, late)
+        if late > LATE_NS:
+            for call in list(self.recorder.open):
+                call.blocked.append((due_ns, now_ns))
+
+    def _round(self) -> None:
+        with self._round_done:
+            self._rounds_begun += 1
+        try:
+            self._take_queue()
+            for recorded, live in list(self._live.items()):
+                self._take_events(recorded, live)
+            self._host.call("tokentape_flush")
+        except Exception as fault:
+            faults.report("writer", fault, "a batch of events")
+        finally:
+            with self._round_done:
+                self._rounds_ended = self._rounds_begun
+                self._round_done.notify_all()
+
+    def _take_queue(self) -> None:
+        queue = self.recorder.queue
+        while queue:
+            what, value = queue.popleft()
+            try:
+                self._hand_over(what, value)
+            except Exception as fault:
+                faults.report("writer", fault, f"a {what} event")
+
+    def _hand_over(self, what: str, value: CallRecorder | Run | Mark) -> None:
+        if isinstance(value, CallRecorder):
+            self._announce(value) if what == "call_started" else self._finish(value)
+        elif isinstance(value, Run):
+            run = replace(value, name=redact_text(value.name), metadata=_redacted(value.metadata))
+            self._host.call(f"tokentape_{what}", run=run)
+        else:
+            self._host.call("tokentape_mark", mark=replace(value, name=redact_text(value.name)))
+
+    def _announce(self, recorded: CallRecorder) -> None:
+        call = _presentable(recorded)
+        self._live[recorded] = _Live(call, CallRedactor() if call.content_level == "redacted" else None)
+        self._host.call("tokentape_call_started", call=call)
+
+    def _finish(self, recorded: CallRecorder) -> None:
+        live = self._live.pop(recorded, None)
+        if live is None:
+            return
+        if recorded.late is not None:
+            recorded.late()
+        self._take_events(recorded, live)
+        if live.redactor is not None:
+            self._tokens(live, live.redactor.finish())
+        call = finished(live.call, recorded, live.seen, self._stall_ms)
+        if call.error_message and call.content_level == "redacted":
+            call = replace(call, error_message=redact_text(call.error_message))
+        self._host.call("tokentape_call_finished", call=call)
+
+    def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
+        """Take the complete events from the front of a call's list, a slice at a time."""
+        rows = recorded.rows
+        while True:
+            count = min(len(rows) // STRIDE, SLICE_EVENTS)
+            announced = recorded.parts[live.parts :]
+            if not count and not announced:
+                return
+            taken = rows[: count * STRIDE]
+            del rows[: count * STRIDE]
+            live.parts += len(announced)
+            batch = _batch(taken, recorded, live, tuple(announced))
+            self._tokens(live, live.redactor.feed(batch) if live.redactor is not None else batch)
+            if count == SLICE_EVENTS:
+                time.sleep(GIVE_WAY_S)
+
+    def _tokens(self, live: _Live, batch: TokenBatch) -> None:
+        if len(batch) or batch.parts:
+            self._host.call("tokentape_tokens", call=live.call, tokens=batch)
+
+
+def _batch(taken: list[Any], recorded: CallRecorder, live: _Live, parts: tuple[Any, ...]) -> TokenBatch:
+    start, end = recorded.start_ns, recorded.end_ns
+    if end:
+        # What the SDK still hands over after the call has ended (it may have read ahead) is not part of it.
+        while taken and taken[-STRIDE] > end:
+            del taken[-STRIDE:]
+    n_tokens: dict[int, int] = {}
+    logprobs: dict[int, Any] = {}
+    part = taken[2::STRIDE]
+    if recorded.has_extras:
+        part = _split_extras(part, n_tokens, logprobs, live.seen)
+    offset = [(at - start) // 1000 for at in taken[0::STRIDE]]
+    wait = [ns // 1000 for ns in taken[1::STRIDE]]
+    live.seen.offset_us.extend(offset)
+    live.seen.wait_us.extend(wait)
+    live.seen.part.extend(part)
+    if live.call.content_level == "timings":
+        return TokenBatch(offset, wait, part, [None] * len(part), parts=parts)
+    return TokenBatch(offset, wait, part, taken[3::STRIDE], n_tokens, logprobs, parts)
+
+
+def _split_extras(part: list[Any], n_tokens: dict[int, int], logprobs: dict[int, Any], seen: Seen) -> list[int]:
+    first = not seen.offset_us
+    for i, value in enumerate(part):
+        if isinstance(value, Extra):
+            part[i] = value.part
+            if value.logprobs is not None:
+                logprobs[i] = value.logprobs
+            if value.n_tokens is not None:
+                n_tokens[i] = value.n_tokens
+                seen.counted_tokens += value.n_tokens
+                seen.counted_events += 1
+    if first:
+        seen.first_n_tokens = n_tokens.get(0)
+    return part
+
+
+def _presentable(recorded: CallRecorder) -> Call:
+    """A call as outputs may see it: prompt turned into JSON, everything that is text redacted."""
+    call = recorded.call
+    prompt = _prompt_json(recorded.body)
+    recorded.body = None
+    if call.content_level == "timings":
+        return call
+    if call.content_level == "full":
+        return replace(call, prompt_json=prompt)
+    return replace(
+        call,
+        name=redact_text(call.name) if call.name else call.name,
+        prompt_json=redact_text(prompt) if prompt else prompt,
+        request=_redacted(call.request) or {},
+        labels=_redacted(call.labels) or {},
+        metadata=_redacted(call.metadata),
+    )
+
+
+def _redacted(values: Mapping[str, Any] | None) -> Any:
+    return None if values is None else redact_json(dict(values))
+
+
+def _prompt_json(body: Any) -> str | None:
+    if body is None:
+        return None
+    text = json.dumps(body, ensure_ascii=False, default=str)
+    size = len(text.encode("utf-8", "replace"))
+    if size <= MAX_PROMPT_BYTES:
+        return text
+    return json.dumps({"truncated": True, "bytes": size, "head": text[:4096]}, ensure_ascii=False)
+
+
+def _finalize_in_multiprocessing_child(writer: Writer) -> None:
+    """Flush when a multiprocessing child ends: such a child leaves without `atexit`."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        # Registered now, in the child: what was registered before the fork is wiped, and without a priority it never runs.
+        Finalize(None, writer.stop, args=(5.0,), exitpriority=10)
