@@ -17,7 +17,8 @@ from .hookspecs import hookimpl, hookspec
 if TYPE_CHECKING:
     from .context import content, label, suppress
     from .recording import LogFilter, disable, enable, flush, register, status
-    from .streams import current_run, last_call, mark, record_stream, run, start_llm_stream
+    from .runs import current_run, last_call, mark, run
+    from .streams import record_stream, start_llm_stream
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("content", "label", "suppress"), "context"),
     **dict.fromkeys(("LogFilter", "disable", "enable", "flush", "register", "status"), "recording"),
-    **dict.fromkeys(("current_run", "last_call", "mark", "record_stream", "run", "start_llm_stream"), "streams"),
+    **dict.fromkeys(("current_run", "last_call", "mark", "run"), "runs"),
+    **dict.fromkeys(("record_stream", "start_llm_stream"), "streams"),
 }
 
 

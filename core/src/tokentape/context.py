@@ -1,7 +1,7 @@
 """What holds where the program is now: run, labels, content level, suppression, and the framework call around us.
 
-Everything lives in context variables, so it follows tasks, and threads only where the program copies its context. A value
-is read when a request is sent, never when a chunk arrives.
+Everything lives in context variables, so it follows tasks, and threads only where the program copies its context. A
+value is read when a request is sent, never when a chunk arrives.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .models import CONTENT_LEVELS, ContentLevel
 
 if TYPE_CHECKING:
-    from .recorder import CallRecorder
-    from .streams import RunHandle
+    from .call import CallRecorder
+    from .runs import RunHandle
 
 T = TypeVar("T")
 
 RUN: ContextVar[RunHandle | None] = ContextVar("tokentape_run", default=None)
-LABELS: ContextVar[Mapping[str, str]] = ContextVar("tokentape_labels", default={})
+LABELS: ContextVar[Mapping[str, str]] = ContextVar("tokentape_labels", default=MappingProxyType({}))
 CONTENT: ContextVar[ContentLevel | None] = ContextVar("tokentape_content", default=None)
 SUPPRESSED: ContextVar[bool] = ContextVar("tokentape_suppressed", default=False)
 PARENT: ContextVar[CallRecorder | None] = ContextVar("tokentape_parent", default=None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
-    from .recorder import CallRecorder
+    from .call import CallRecorder
 
 INTERVAL_S: Final = 0.05
 # A timer is always a little late; what is less than this is the scheduler's, not somebody's.

@@ -11,7 +11,7 @@ from . import metrics
 from .models import Call, FinishedCall, Usage
 
 if TYPE_CHECKING:
-    from .recorder import CallRecorder
+    from .call import CallRecorder
 
 MAX_ERROR_CHARS = 2000
 
@@ -60,7 +60,7 @@ def finished(call: Call, recorded: CallRecorder, seen: Seen, stall_ms: float) ->
         token_count=count,
         token_count_source=source,
         reasoning_hidden=metrics.reasoning_hidden(timings),
-        chunk_count=recorded.chunks,
+        chunk_count=len(seen.offset_us) + recorded.chunks_beyond_events,
         event_count=len(seen.offset_us),
         parts=tuple(recorded.parts),
         stalls=stalls,

@@ -16,7 +16,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import SettingsError, TapeError
 from .plugins import PluginHost
 from .recorder import Recorder
-from .streams import RunHandle
+from .runs import RunHandle
 from .writer import Writer
 
 # How long leaving the program may take at the most when the database does not answer.
@@ -93,9 +93,7 @@ class _Session:
             return None
         from .store.plugin import SQLiteStore
 
-        store = SQLiteStore(
-            self.settings.db, process.this_process(_script_name()), max_buffer=self.settings.max_buffer
-        )
+        store = SQLiteStore(self.settings.db, process.this_process(_script_name()), max_buffer=self.settings.max_buffer)
         self.host.register(store, "sqlite")
         return store
 
@@ -229,7 +227,9 @@ def _why_not() -> str:
 def _warn_about_other_values(session: _Session, keywords: Mapping[str, Any]) -> None:
     other = {k: v for k, v in keywords.items() if v is not None and session.keywords.get(k) != v}
     if other:
-        named = ", ".join(f"{k}: {session.keywords.get(k, 'default')!r} stays, {v!r} is ignored" for k, v in other.items())
+        named = ", ".join(
+            f"{k}: {session.keywords.get(k, 'default')!r} stays, {v!r} is ignored" for k, v in other.items()
+        )
         faults.logger.warning("tokentape is already recording; %s. Call disable() first to change settings.", named)
 
 
@@ -280,7 +280,7 @@ class LogFilter:
 
     def filter(self, record: Any) -> bool:
         """Add the attributes; never drops a record."""
-        from .streams import current_run, last_call
+        from .runs import current_run, last_call
 
         run, call = current_run(), last_call()
         record.tokentape_run = run.uid if run is not None else None

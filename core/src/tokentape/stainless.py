@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from . import faults, heartbeat
+from .call import CallRecorder, Request
 from .patching import PatchSet
-from .recorder import CallRecorder, Recorder, Request
+from .recorder import Recorder
 from .taps import AsyncStreamTap, Reader, StreamTap
 from .transport import watch_bytes
 

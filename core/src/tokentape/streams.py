@@ -1,129 +1,21 @@
-"""What programs call by hand: runs, marks, and recording a stream of an SDK that has no adapter.
+"""Recording by hand the stream of an SDK that has no adapter: fed, wrapped, or sent from here.
 
 All of it works when recording is off: it then costs next to nothing and records nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from . import context, faults
-from .clock import SYSTEM_CLOCK
-from .ids import new_uid
-from .models import KINDS, Kind, Mark, Run, Status, Usage
-from .recorder import CallRecorder, Request, active
+from . import faults, heartbeat
+from .call import CallRecorder, Fragment, Request
+from .models import KINDS, Kind, Usage
+from .recorder import active
 from .taps import AsyncStreamTap, StreamTap
 
 ADAPTER = "python"
-
-
-class RunHandle:
-    """A run that is open; `with` and `async with` close it.
-
-    Attributes:
-        uid: the run's public ULID.
-        last_call: the call opened last inside it.
-    """
-
-    def __init__(self, name: str, metadata: Mapping[str, Any] | None = None, uid: str | None = None) -> None:
-        self.uid = uid or new_uid()
-        self.name = name
-        self.metadata = metadata
-        self.last_call: CallRecorder | None = None
-        self._row: Run | None = None
-        self._block: Any = None
-
-    def start(self, parent: RunHandle | None) -> None:
-        """Announce the run; under which other run it hangs is decided here."""
-        recorder = active()
-        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
-        parent_uid = parent.uid if parent is not None else None
-        self._row = Run(self.uid, parent_uid, self.name, clock.unix_ns() // 1000, metadata=self.metadata)
-        if recorder is not None:
-            recorder.put("run_started", self._row)
-
-    def end(self, status: Status) -> None:
-        """Close the run with its final status."""
-        recorder = active()
-        if recorder is not None and self._row is not None:
-            ended = recorder.clock.unix_ns() // 1000
-            recorder.put("run_finished", replace(self._row, status=status, ended_unix_us=ended))
-
-    def __enter__(self) -> Self:
-        recorder = active()
-        self.start(context.RUN.get() or (recorder.process_run() if recorder is not None else None))
-        self._block = context.setting(context.RUN, self)
-        self._block.__enter__()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._block.__exit__(None, None, None)
-        self.end("error" if exc_type is not None and issubclass(exc_type, Exception) else "completed")
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.__exit__(exc_type, exc, traceback)
-
-
-def run(name: str, metadata: Mapping[str, Any] | None = None) -> RunHandle:
-    """Group the calls made inside the block; nests.
-
-    Args:
-        name: what the run is called in tables and pages.
-        metadata: any JSON values; kept redacted.
-
-    Returns:
-        A context manager, `with` or `async with`, that gives the run; `run.uid` is its public id.
-    """
-    return RunHandle(name, metadata)
-
-
-def current_run() -> RunHandle | None:
-    """The innermost run that is open here, else the process's own; None while recording is off."""
-    recorder = active()
-    return context.RUN.get() or (recorder.process_run() if recorder is not None else None)
-
-
-def last_call() -> CallRecorder | None:
-    """The call opened last in the current run, else in the process; None when there was none."""
-    recorder = active()
-    return recorder.last_call() if recorder is not None else None
-
-
-class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search"): …`
-    """Note a span of time between calls.
-
-    Args:
-        name: which tool, retrieval or node; arguments and results do not belong here.
-        kind: `tool`, `retriever`, `node`, or a word of your own.
-    """
-
-    def __init__(self, name: str, kind: str = "tool") -> None:
-        self._name = name
-        self._kind = kind
-
-    def __enter__(self) -> Self:
-        recorder = active()
-        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
-        self._unix_us, self._start_ns = clock.unix_ns() // 1000, clock.monotonic_ns()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        recorder, inside = active(), current_run()
-        if recorder is not None and inside is not None:
-            took = (recorder.clock.monotonic_ns() - self._start_ns) // 1000
-            parent = context.PARENT.get()
-            call_uid = parent.uid if parent is not None else None
-            recorder.put("mark", Mark(inside.uid, call_uid, self._unix_us, took, self._kind, self._name))
 
 
 class LLMStream:
@@ -171,7 +63,8 @@ class LLMStream:
         if call is None:
             return
         call.fed_by_hand = True
-        self._add(call, ((kind, text),), call.clock.monotonic_ns(), 0, part, choice, n_tokens)
+        now = call.clock.monotonic_ns()
+        self._add(call, ((kind, text),), now, now, part, choice, n_tokens)
 
     def wrap(self, stream: Any, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
         """Record an iterator, with wait and hold.
@@ -240,21 +133,14 @@ class LLMStream:
         self,
         call: CallRecorder,
         events: Iterable[tuple[Kind, str]],
+        asked_ns: int,
         at_ns: int,
-        wait_ns: int,
         part: str | None = None,
         choice: int = 0,
         n_tokens: int | None = None,
     ) -> None:
-        call.chunks += 1
-        if call.first_ns is None:
-            call.first_ns = at_ns
-        wait_ns = call.take_wait(wait_ns)
-        for kind, text in events:
-            if text:
-                call.add(at_ns, wait_ns, call.part(kind, choice, part), text, n_tokens)
-                wait_ns = 0
-        call.carry_ns = wait_ns
+        fragments = [Fragment(call.part(kind, choice, part), text, n_tokens) for kind, text in events if text]
+        call.add_chunk(asked_ns, at_ns, fragments)
 
 
 def start_llm_stream(
@@ -324,10 +210,8 @@ def record_stream(
 def tapped(stream: Any, call: CallRecorder, read: Any) -> RecordedStream | AsyncRecordedStream:
     """Tap any iterable, asynchronous iterable, or awaitable of one."""
     if hasattr(stream, "__aiter__") or hasattr(stream, "__await__"):
-        from .heartbeat import watch
-
         try:
-            watch(call)
+            heartbeat.watch(call)
         except RuntimeError:
             pass  # not made on a running loop; its waits cannot be told from a busy loop
         return AsyncRecordedStream(stream, call, read)
@@ -385,7 +269,6 @@ class AsyncRecordedStream(AsyncStreamTap):
         call.carry_ns = call.clock.monotonic_ns() - call.start_ns
         self._pending = None
         self._iterator = self._stream.__aiter__()
-        self._next = self._iterator.__anext__
 
     async def aclose(self) -> None:
         """Stop reading: closes the stream, if it can be closed, and ends the call."""
@@ -428,8 +311,8 @@ def _open(
 
 
 def _hand_reader(stream: LLMStream, call: CallRecorder, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
-    def read(chunk: Any, at_ns: int, wait_ns: int) -> None:
-        stream._add(call, events(chunk), at_ns, wait_ns)
+    def read(chunk: Any, asked_ns: int, at_ns: int) -> None:
+        stream._add(call, events(chunk), asked_ns, at_ns)
 
     return read
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from functools import cache
 from typing import Any
 
-from .recorder import CallRecorder
+from .call import CallRecorder
 
 
 def watch_bytes(response: Any, call: CallRecorder) -> bool:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from . import faults
+from .call import STRIDE, CallRecorder, Extra
 from .models import Call, Mark, Run, TokenBatch
 from .outcome import Seen, finished
 from .plugins import PluginHost
-from .recorder import STRIDE, CallRecorder, Extra, Recorder
+from .recorder import Recorder
 from .redaction import CallRedactor, redact_json, redact_text
 
 # As many events as can be taken apart and redacted in well under a millisecond of holding the interpreter.
@@ -233,15 +234,16 @@ def _batch(taken: list[Any], recorded: CallRecorder, live: _Live, parts: tuple[A
     start, end = recorded.start_ns, recorded.end_ns
     if end:
         # What the SDK still hands over after the call has ended (it may have read ahead) is not part of it.
-        while taken and taken[-STRIDE] > end:
+        while taken and taken[1 - STRIDE] > end:
             del taken[-STRIDE:]
     n_tokens: dict[int, int] = {}
     logprobs: dict[int, Any] = {}
     part = taken[2::STRIDE]
     if recorded.has_extras:
         part = _split_extras(part, n_tokens, logprobs, live.seen)
-    offset = [(at - start) // 1000 for at in taken[0::STRIDE]]
-    wait = [ns // 1000 for ns in taken[1::STRIDE]]
+    arrived = taken[1::STRIDE]
+    offset = [(at - start) // 1000 for at in arrived]
+    wait = [(at - asked) // 1000 for asked, at in zip(taken[0::STRIDE], arrived, strict=True)]
     live.seen.offset_us.extend(offset)
     live.seen.wait_us.extend(wait)
     live.seen.part.extend(part)

@@ -24,6 +24,7 @@ def tokentape_install(recorder: Recorder) -> Callable[[], None]:
 
     def patch(patches: PatchSet, openai: ModuleType) -> None:
         from openai import _base_client, _streaming
+
         from tokentape.stainless import Seams
 
         from .surface import SURFACE

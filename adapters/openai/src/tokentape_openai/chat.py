@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tokentape.recorder import CallRecorder
+from tokentape.call import CallRecorder, Fragment
 from tokentape.stainless import plain
 
-from .reading import Fragment, Reading, field, text_of
+from .reading import Reading, field, text_of
 from .usage import read_usage
 
 # Where servers put reasoning, which the format has no field for: the first that is there counts, since some send two.
@@ -26,38 +26,40 @@ class ChatReader(Reading):
         self._plain_choice: int | None = None
         self._text_part = 0
 
-    def __call__(self, chunk: Any, at_ns: int, wait_ns: int) -> None:
+    def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
+        # Pydantic's models have a `__getattr__`, which makes every attribute three times as dear as a dictionary's item.
         try:
-            (choice,) = chunk.choices
-            delta = choice.delta
-            text = delta.content
+            fields = chunk.__dict__
+            (choice,) = fields["choices"]
+            chosen = choice.__dict__
+            delta = chosen["delta"]
+            said = delta.__dict__
+            text = said["content"]
             if (
-                choice.index == self._plain_choice
+                chosen["index"] == self._plain_choice
                 and text.__class__ is str
                 and text
-                and choice.finish_reason is None
-                and delta.tool_calls is None
-                and delta.refusal is None
-                and delta.function_call is None
+                and chosen["finish_reason"] is None
+                and said["tool_calls"] is None
+                and said["refusal"] is None
+                and said["function_call"] is None
                 and not delta.__pydantic_extra__
-                and choice.logprobs is None
-                and chunk.usage is None
+                and chosen["logprobs"] is None
+                and fields["usage"] is None
             ):
-                self._call.chunks += 1
-                self._extend((at_ns, wait_ns, self._text_part, text))
+                self._extend((asked_ns, at_ns, self._text_part, text))
                 return
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             pass  # a chunk of another shape, which `_read` looks at level by level
-        self._read(chunk, at_ns, wait_ns)
+        self._read(chunk, asked_ns, at_ns)
 
-    def _read(self, chunk: Any, at_ns: int, wait_ns: int) -> None:
-        self._note_chunk(at_ns)
+    def _read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
         self._note_ids(getattr(chunk, "id", None), getattr(chunk, "model", None))
         fragments: list[Fragment] = []
         for choice in getattr(chunk, "choices", None) or ():
             self._read_choice(choice, fragments)
         self._read_extras(chunk)
-        self._append(fragments, at_ns, wait_ns)
+        self._call.add_chunk(asked_ns, at_ns, fragments)
         self._choose_plain(fragments)
 
     def _choose_plain(self, fragments: list[Fragment]) -> None:
@@ -92,7 +94,9 @@ class ChatReader(Reading):
 
     def _read_delta(self, delta: Any, number: int, choice: Any, fragments: list[Fragment]) -> None:
         extra = getattr(delta, "__pydantic_extra__", None) or {}
-        self._add_text("reasoning", next((extra[f] for f in _REASONING_FIELDS if extra.get(f)), None), number, fragments)
+        self._add_text(
+            "reasoning", next((extra[f] for f in _REASONING_FIELDS if extra.get(f)), None), number, fragments
+        )
         content = getattr(delta, "content", None)
         if isinstance(content, list):
             # Mistral's reasoning models send a list of typed parts.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokentape.recorder import CallRecorder
+from tokentape.call import CallRecorder, Fragment
 from tokentape.stainless import plain
 
-from .reading import Fragment, Reading, text_of
+from .reading import Reading, text_of
 
 
 class CompletionReader(Reading):
@@ -19,8 +19,7 @@ class CompletionReader(Reading):
         super().__init__(call)
         self._choices = call.request.choices
 
-    def __call__(self, chunk: Any, at_ns: int, wait_ns: int) -> None:
-        self._note_chunk(at_ns)
+    def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
         self._note_ids(getattr(chunk, "id", None), getattr(chunk, "model", None))
         fragments: list[Fragment] = []
         for choice in getattr(chunk, "choices", None) or ():
@@ -28,7 +27,7 @@ class CompletionReader(Reading):
         usage = getattr(chunk, "usage", None)
         if usage is not None:
             self._note_usage(usage)
-        self._append(fragments, at_ns, wait_ns)
+        self._call.add_chunk(asked_ns, at_ns, fragments)
 
     def _read_choice(self, choice: Any, fragments: list[Fragment]) -> None:
         number = getattr(choice, "index", None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from tokentape.call import CallRecorder, Fragment
 from tokentape.models import Kind
-from tokentape.recorder import CallRecorder
 from tokentape.stainless import plain
 
-from .reading import Fragment, Reading, field, text_of
+from .reading import Reading, field, text_of
 from .usage import read_usage
 
 # Event type without `.delta`: the kind of its part, and the part's second index.
@@ -57,7 +57,7 @@ class ResponsesReader(Reading):
         self._plain_index: tuple[Any, Any] | None = None
         self._text_part = 0
 
-    def __call__(self, event: Any, at_ns: int, wait_ns: int) -> None:
+    def read(self, event: Any, asked_ns: int, at_ns: int) -> None:
         try:
             if (
                 event.type == _TEXT_DELTA
@@ -66,15 +66,13 @@ class ResponsesReader(Reading):
                 and event.delta
                 and not event.logprobs
             ):
-                self._call.chunks += 1
-                self._extend((at_ns, wait_ns, self._text_part, event.delta))
+                self._extend((asked_ns, at_ns, self._text_part, event.delta))
                 return
         except AttributeError:
             pass  # an event of another shape, which `_read` looks at field by field
-        self._read(event, at_ns, wait_ns)
+        self._read(event, asked_ns, at_ns)
 
-    def _read(self, event: Any, at_ns: int, wait_ns: int) -> None:
-        self._note_chunk(at_ns)
+    def _read(self, event: Any, asked_ns: int, at_ns: int) -> None:
         self._plain_index = None
         kind = text_of(getattr(event, "type", None))
         name, _, last = kind.rpartition(".")
@@ -89,7 +87,7 @@ class ResponsesReader(Reading):
             self._call.judge("error", text_of(field(event, "code")) or "error", text_of(field(event, "message")))
         else:
             self._read_response(kind, getattr(event, "response", None))
-        self._append(fragments, at_ns, wait_ns)
+        self._call.add_chunk(asked_ns, at_ns, fragments)
         if kind == _TEXT_DELTA and fragments and not self._call.carry_ns:
             self._plain_index = (event.output_index, event.content_index)
             self._text_part = fragments[0].part

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tokentape.recorder import CallRecorder, Request
+from tokentape.call import CallRecorder, Request
 from tokentape.stainless import Surface
 from tokentape.taps import Reader
 
@@ -94,7 +94,7 @@ def describe(client: Any, options: Any, streaming: bool) -> Request | None:
 
 def reader(call: CallRecorder) -> Reader:
     """The reader of a call's chunks."""
-    return _READERS[call.call.operation](call)
+    return _READERS[call.call.operation](call).read
 
 
 def read_body(call: CallRecorder, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """What a scripted model says and what goes wrong on the way, in the words of no particular wire format.
 
-Three groups: what the model says (`Role` to `Usage`), what the provider's server does to the stream (`ErrorEvent`, `Raw`,
-`Ping`, `NoDone`), and what happens to the connection (`HTTPError`, `Drop`, `Hang`, `WaitFor`).
+Three groups: what the model says (`Role` to `Usage`), what the provider's server does to the stream (`ErrorEvent` to
+`NoDone`), and what happens to the connection (`HTTPError` to `WaitFor`).
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class Request:
             timeout: seconds.
 
         Returns:
-            `answered` to the last byte, `dropped` by the script, or `left`: the client hung up or the server was closed.
+            `answered` to the last byte, `dropped` by the script, or `left`: the client hung up, or the server closed.
 
         Raises:
             TimeoutError: it still goes on.

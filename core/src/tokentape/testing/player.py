@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -72,14 +73,15 @@ class Player:
     def _whole(self) -> None:
         for step in self._wire.script.steps:
             self._happen(step)
-            if isinstance(step.event, ErrorEvent):
-                error = step.event
-                body = self._wire.error(error.type, error.message, error.code)
-                return self._fail(HTTPError(HTTPStatus.INTERNAL_SERVER_ERROR, body=body))
-        self._document(HTTPStatus.OK, self._wire.document())
+        error = next((event for event in self._wire.script.events if isinstance(event, ErrorEvent)), None)
+        if error:
+            body = self._wire.error(error.type, error.message, error.code)
+            self._fail(HTTPError(HTTPStatus.INTERNAL_SERVER_ERROR, body=body))
+        else:
+            self._document(HTTPStatus.OK, self._wire.document())
 
     def _fail(self, error: HTTPError) -> None:
-        kind = HTTPStatus(error.status).phrase.lower().replace(" ", "_")
+        kind = _reason(error.status).lower().replace(" ", "_")
         body = self._wire.error(kind, error.message) if error.body is None else error.body
         self._document(error.status, to_json(body), error.headers)
 
@@ -116,5 +118,10 @@ class Player:
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
         ours = {"x-request-id": f"req_{self._request.number:06d}"}
         lines = [f"{name}: {value}" for name, value in (ours | dict(headers) | self._wire.script.headers).items()]
-        status_line = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"
+        status_line = f"HTTP/1.1 {status} {_reason(status)}"
         self._connection.send("\r\n".join([status_line, *lines, "", ""]).encode("latin-1"))
+
+
+def _reason(status: int) -> str:
+    # Providers use codes of their own, such as 529.
+    return http.client.responses.get(status, "Unknown Error")

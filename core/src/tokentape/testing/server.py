@@ -6,7 +6,6 @@ import itertools
 import logging
 import socket
 import socketserver
-import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from .connection import Connection
 from .events import Event, HTTPError
-from .log import Request, Sent
+from .log import Outcome, Request, Sent
 from .player import Player
 from .script import Script
 from .wire import WIRES, Wire
@@ -31,8 +30,8 @@ logger = logging.getLogger(__name__)
 class ProviderServer:
     """Serves scripts over HTTP/1.1 on 127.0.0.1, each connection on a thread of its own; use it as a context manager.
 
-    Requests are answered by the first queued script that fits their endpoint and model; it then leaves the queue. Without
-    one the answer is 404. A retry of the SDK is a request like any other.
+    A request is answered by the first queued script that fits its endpoint and model; the script then leaves the queue.
+    Without one the answer is 404. A retry by the SDK is a request like any other.
 
     Args:
         wires: the formats it speaks; add your own to `tokentape.testing.WIRES`.
@@ -43,7 +42,7 @@ class ProviderServer:
 
     def __init__(self, wires: Sequence[type[Wire]] = WIRES) -> None:
         self.requests: list[Request] = []
-        self._wires = (*wires, Plain)
+        self._wires = tuple(wires)
         self._scripts: list[Script] = []
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -126,8 +125,11 @@ class ProviderServer:
         return wire(request, script or _nothing_left(request))
 
     def _format(self, request: Request) -> tuple[type[Wire], str]:
-        offers = ((wire, wire.endpoint(request.path)) for wire in self._wires)
-        return next((wire, endpoint) for wire, endpoint in offers if endpoint is not None)
+        for wire in self._wires:
+            endpoint = wire.endpoint(request.path)
+            if endpoint is not None:
+                return wire, endpoint
+        return Plain, Plain.endpoint(request.path)
 
 
 def _fits(script: Script, request: Request, endpoint: str, by_path_only: bool) -> bool:
@@ -177,9 +179,7 @@ class _Listener(socketserver.ThreadingTCPServer):
             self._changed.wait_for(lambda: not self._open, timeout)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients may leave whenever they like; anything else is a mistake in a format or here."""
-        if not isinstance(sys.exception(), OSError):
-            logger.exception("ProviderServer: a request could not be answered")
+        """Say nothing: what arrives here is a client that left between two requests."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -193,13 +193,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer one request of any method."""
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        provider = self.server.provider
-        request = provider.log(self.command, self.path, headers, body)
-        outcome = Player(Connection(self.connection), provider.choose(request)).play()
+        request = self.server.provider.log(self.command, self.path, headers, body)
+        outcome = self._answer(request)
         self.close_connection = self.close_connection or outcome != "answered"
         request.end(outcome)
 
-    do_GET = do_DELETE = do_POST
+    do_GET = do_DELETE = do_POST  # noqa: N815 - http.server looks them up by these names
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def _answer(self, request: Request) -> Outcome:
+        try:
+            return Player(Connection(self.connection), self.server.provider.choose(request)).play()
+        except Exception:
+            logger.exception("ProviderServer: %s %s could not be answered", request.method, request.path)
+            return "dropped"
+
+    def log_message(self, *_: Any) -> None:
         """Say nothing."""

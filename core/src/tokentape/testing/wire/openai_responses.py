@@ -1,7 +1,7 @@
 """The OpenAI Responses API.
 
-An item or a part is declared done as soon as another one begins and the script holds nothing more for it. The event that
-ends the response carries the usage, so it goes out with the last `Finish` or `Usage` of the script.
+An item or a part is declared done as soon as another one begins and the script holds nothing more for it. The event
+that ends the response carries the usage, so it goes out with the last `Finish` or `Usage` of the script.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Responses(OpenAIWire):
         super().__init__(request, script)
         self._items: dict[_ItemKey, Item] = {}
         self._open: dict[_PartKey, Part] = {}
-        self._open_items: dict[_ItemKey, Item] = {}
         content = [event for event in script.events if isinstance(event, _Content)]
         self._left = Counter(_place(event) for event in content)
         self._endings_left = sum(isinstance(event, Finish | Usage) for event in script.events)
         self._finish: str | None = None
         self._usage: Usage | None = None
         self._error: ErrorEvent | None = None
+        self._begun = False
         self._sequence_number = -1
 
     @classmethod
@@ -87,7 +87,8 @@ class Responses(OpenAIWire):
         return self._response(self._status)
 
     def _payloads(self, event: Event) -> Iterator[Payload]:
-        if self._sequence_number < 0:
+        if not self._begun:
+            self._begun = True
             yield {"type": "response.created", "response": self._response("in_progress")}
             yield {"type": "response.in_progress", "response": self._response("in_progress")}
         match event:
@@ -114,7 +115,7 @@ class Responses(OpenAIWire):
     def _begin(self, key: _PartKey, event: _Content) -> Iterator[Payload]:
         item_key, (kind, number) = key
         if item_key not in self._items:
-            item = self._items[item_key] = self._open_items[item_key] = self._new_item(item_key, event)
+            item = self._items[item_key] = self._new_item(item_key, event)
             yield item.added()
         part = self._open[key] = self._items[item_key].new_part(kind, number)
         yield from part.added()
@@ -123,17 +124,18 @@ class Responses(OpenAIWire):
         kind, output_index = key[0], len(self._items)
         prefix = {"message": "msg", "reasoning": "rs", "function_call": "fc"}[kind]
         fields = {"call_id": event.id, "name": event.name} if isinstance(event, ToolCall) else {}
-        return Item(kind, output_index, f"{prefix}_{self.request.number:06d}_{output_index}", **fields)
+        # After the response's id, so that a response has the same items each time it is retrieved.
+        return Item(kind, output_index, f"{prefix}_{self._id.removeprefix('resp_')}_{output_index}", **fields)
 
     def _close_finished(self) -> Iterator[Payload]:
         yield from self._close([key for key in self._open if not self._left[key]], "completed")
 
     def _close(self, keys: list[_PartKey], status: str) -> Iterator[Payload]:
         for key in keys:
+            item_key = key[0]
             yield from self._open.pop(key).done()
-        awaited = {item_key for (item_key, _), left in self._left.items() if left > 0}
-        for item_key in [key for key in self._open_items if key not in awaited]:
-            yield self._open_items.pop(item_key).done(status)
+            if not any(other[0] == item_key for other in (*self._open, *+self._left)):
+                yield self._items[item_key].done(status)
 
     def _ending(self, event: Finish | Usage) -> Iterator[Payload]:
         self._endings_left -= 1

@@ -12,11 +12,18 @@ Payload = dict[str, Any]
 
 
 class _Form(NamedTuple):
-    """How a kind of part is spelled in events: of the part, of its text, its index, and where the whole text stands."""
+    """How a kind of part is spelled.
+
+    Attributes:
+        part: prefix of the events about the part, None if there are none.
+        text: prefix of the events about its text.
+        counter: the field that numbers it within its item, None if an item has only one.
+        whole: the field that holds all of its text.
+    """
 
     part: str | None
     text: str
-    index: str | None
+    counter: str | None
     whole: str
 
 
@@ -24,7 +31,9 @@ _FORMS: Final = {
     "output_text": _Form("response.content_part", "response.output_text", "content_index", "text"),
     "refusal": _Form("response.content_part", "response.refusal", "content_index", "refusal"),
     "reasoning_text": _Form("response.content_part", "response.reasoning_text", "content_index", "text"),
-    "summary_text": _Form("response.reasoning_summary_part", "response.reasoning_summary_text", "summary_index", "text"),
+    "summary_text": _Form(
+        "response.reasoning_summary_part", "response.reasoning_summary_text", "summary_index", "text"
+    ),
     "arguments": _Form(None, "response.function_call_arguments", None, "arguments"),
 }
 
@@ -41,7 +50,7 @@ class Part:
     def __init__(self, kind: str, item: Payload, index: int) -> None:
         self.kind = kind
         self._form = form = _FORMS[kind]
-        self._place = item | ({form.index: index} if form.index else {})
+        self._place = item | ({form.counter: index} if form.counter else {})
         self._pieces: list[str] = []
         self._logprobs: list[Payload] = []
 
@@ -84,15 +93,15 @@ class Item:
     Args:
         kind: the provider's type of item.
         output_index: its number in the response.
-        id: its id.
+        item_id: its id.
         fields: what else is known when it is announced.
     """
 
-    def __init__(self, kind: str, output_index: int, id: str, **fields: Any) -> None:
+    def __init__(self, kind: str, output_index: int, item_id: str, **fields: Any) -> None:
         self.kind = kind
         self.parts: dict[tuple[str, int], Part] = {}
         self._status = "in_progress"
-        self._id = id
+        self._id = item_id
         self._output_index = output_index
         self._fields = fields
 
@@ -103,9 +112,9 @@ class Item:
         self.parts[kind, number] = part
         return part
 
-    def parts_of(self, index: str) -> list[Part]:
+    def parts_of(self, counter: str) -> list[Part]:
         """The parts that are counted under that name."""
-        return [part for part in self.parts.values() if _FORMS[part.kind].index == index]
+        return [part for part in self.parts.values() if _FORMS[part.kind].counter == counter]
 
     def added(self) -> Payload:
         """The item is announced."""
@@ -124,5 +133,8 @@ class Item:
             case "message":
                 return value | {"role": "assistant", "content": content}
             case "reasoning":
-                return value | {"summary": [part.value() for part in self.parts_of("summary_index")], "content": content}
+                return value | {
+                    "summary": [part.value() for part in self.parts_of("summary_index")],
+                    "content": content,
+                }
         return value | {"arguments": "".join(part.text for part in self.parts.values())}

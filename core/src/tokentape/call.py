@@ -1,0 +1,341 @@
+"""One call being recorded: its events appended as they arrive, and the one place where it ends.
+
+A call's events lie in one flat list, four values an event: asked (ns), arrival (ns), part, text. One `extend` with a
+tuple that dies at once is atomic, keeps no container alive that the garbage collector would have to visit, and is taken
+apart again by strided slices. The writer takes complete events from the front; nobody needs a lock.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .models import Call, Kind, Layer, Part, Status, Usage
+
+if TYPE_CHECKING:
+    from .heartbeat import Heartbeat
+    from .recorder import Recorder
+
+STRIDE: Final = 4
+
+
+class Extra(NamedTuple):
+    """Stands in the part column for an event whose tokens are known."""
+
+    part: int
+    n_tokens: int | None
+    logprobs: Any
+
+
+class Fragment(NamedTuple):
+    """What one chunk adds to one part.
+
+    Attributes:
+        part: number of the part.
+        text: exactly as received, not empty.
+        n_tokens: how many model tokens it holds, only if that is known.
+        logprobs: a list of plain values, never the SDK's objects.
+    """
+
+    part: int
+    text: str
+    n_tokens: int | None = None
+    logprobs: list[Any] | None = None
+
+
+@dataclass(slots=True)
+class Request:
+    """What an adapter knows of a call when it is sent.
+
+    Attributes:
+        scalars: allow-listed parameters of the request.
+        body: the request body, kept by reference until the writer has turned it into JSON; only where prompts are kept.
+        choices: how many answers were asked for.
+    """
+
+    adapter: str
+    operation: str
+    provider: str | None = None
+    model: str | None = None
+    server_address: str | None = None
+    streaming: bool = True
+    layer: Layer = "sdk"
+    scalars: Mapping[str, Any] = field(default_factory=dict)
+    body: Any = None
+    choices: int = 1
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    framework_run_id: str | None = None
+
+
+class CallRecorder:
+    """Records one call. Adapters write to it on the caller's thread; the writer thread takes from it.
+
+    Attributes:
+        call: what was known when the request was sent.
+        rows: the events not yet taken by the writer, flat, `STRIDE` values each.
+        chunks_beyond_events: how many more chunks than events there were; so the common chunk, which is one event, is not counted
+            on the hot path.
+        asked_ns: when the program asked for the chunk it is waiting for; 0 while it is not waiting.
+        carry_ns: time inside `next()` since the last event that no event has accounted for yet.
+        tapped: whether a tap reads the stream; watched: whether the bytes beneath it are.
+        terminal: whether the provider has said that the answer is complete.
+        late: work put off to the writer thread, done before the call is finished there.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_caller_exc",
+        "_keys",
+        "_once",
+        "_owner",
+        "asked_ns",
+        "attempt_ns",
+        "attempts",
+        "beat",
+        "blocked",
+        "body",
+        "call",
+        "carry_ns",
+        "chunks_beyond_events",
+        "clock",
+        "closed_ns",
+        "end_ns",
+        "error_message",
+        "error_type",
+        "fed_by_hand",
+        "finish_reasons",
+        "first_ns",
+        "has_extras",
+        "headers_ns",
+        "http_status",
+        "late",
+        "parts",
+        "request",
+        "request_id",
+        "response_id",
+        "response_meta",
+        "response_model",
+        "rows",
+        "start_ns",
+        "status",
+        "tail_wait_ns",
+        "tapped",
+        "terminal",
+        "usage_counts",
+        "verdict",
+        "watched",
+    )
+
+    def __init__(self, owner: Recorder, call: Call, request: Request, start_ns: int) -> None:
+        self._owner = owner
+        self._once = [True]
+        self._keys: dict[tuple[Kind, int, str | None], int] = {}
+        self._caller_exc = id(sys.exc_info()[1])
+        self.clock = owner.clock
+        self.call = call
+        self.request = request
+        self.body: Any = request.body
+        self.start_ns = start_ns
+        self.rows: list[Any] = []
+        self.parts: list[Part] = []
+        self.has_extras = False
+        self.chunks_beyond_events = 0
+        self.first_ns: int | None = None
+        self.attempts = 0
+        self.attempt_ns: int | None = None
+        self.headers_ns: int | None = None
+        self.asked_ns = 0
+        self.carry_ns = 0
+        self.closed_ns: int | None = None
+        self.tail_wait_ns = 0
+        self.tapped = False
+        self.watched = False
+        self.fed_by_hand = False
+        self.terminal = False
+        self.verdict: tuple[Status, str | None, str | None] | None = None
+        self.status: Status = "running"
+        self.end_ns = 0
+        self.error_type: str | None = None
+        self.error_message: str | None = None
+        self.http_status: int | None = None
+        self.response_id: str | None = None
+        self.response_model: str | None = None
+        self.request_id: str | None = None
+        self.response_meta: dict[str, Any] = {}
+        self.late: Callable[[], None] | None = None
+        self.finish_reasons: dict[int, str] = {}
+        self.usage_counts: Usage | None = None
+        self.blocked: list[tuple[int, int]] = []
+        self.beat: Heartbeat | None = None
+
+    @property
+    def uid(self) -> str:
+        """The call's public ULID."""
+        return self.call.uid
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call has not ended yet."""
+        return bool(self._once)
+
+    def part(
+        self,
+        kind: Kind,
+        choice: int = 0,
+        provider_index: str | None = None,
+        name: str | None = None,
+        external_id: str | None = None,
+    ) -> int:
+        """Number of the part with this kind, choice and provider's index; announces it when it is new."""
+        key = (kind, choice, provider_index)
+        number = self._keys.get(key)
+        if number is None:
+            number = self._keys[key] = len(self.parts)
+            self.parts.append(Part(number, kind, choice, provider_index, name, external_id))
+        return number
+
+    def add_chunk(self, asked_ns: int, at_ns: int, fragments: list[Fragment]) -> None:
+        """Append what one chunk brought; several fragments for one part are one event.
+
+        The first event has the wait of this chunk and of those before it that brought nothing; the others have none.
+
+        Args:
+            asked_ns: when the SDK's `next()` was entered, on the call's clock.
+            at_ns: when the chunk was handed over.
+            fragments: empty for a chunk without content.
+        """
+        if self.first_ns is None:
+            self.first_ns = at_ns
+        if not fragments:
+            self.chunks_beyond_events += 1
+            self.carry_ns += at_ns - asked_ns
+            return
+        asked_ns -= self.carry_ns
+        self.carry_ns = 0
+        for part, text, n_tokens, logprobs in _joined(fragments):
+            shown: Any = part
+            if n_tokens is not None or logprobs is not None:
+                self.has_extras = True
+                shown = Extra(part, n_tokens, logprobs)
+            self.rows.extend((asked_ns, at_ns, shown, text))
+            self.chunks_beyond_events -= 1
+            asked_ns = at_ns
+        self.chunks_beyond_events += 1
+
+    def saw_attempt(self) -> None:
+        """An attempt to send the request begins."""
+        self.attempts += 1
+        self.attempt_ns = self.clock.monotonic_ns()
+
+    def saw_response(self, status: int | None) -> None:
+        """The response headers of the attempt that succeeded are here."""
+        self.headers_ns = self.clock.monotonic_ns()
+        self.http_status = status
+
+    def judge(self, status: Status, error_type: str | None = None, message: str | None = None) -> None:
+        """The provider said inside the stream that the answer failed or was cancelled; that decides the status."""
+        if self.verdict is None:
+            self.verdict = (status, error_type, message)
+
+    def stopped(self, exc: BaseException, asked_ns: int) -> None:
+        """The iterator raised: a normal end, a failure or a cancellation.
+
+        Args:
+            exc: what the SDK's `next()` raised.
+            asked_ns: when that `next()` was entered.
+        """
+        now = self.clock.monotonic_ns()
+        self.asked_ns = 0
+        self.tail_wait_ns = self.carry_ns + now - asked_ns
+        if isinstance(exc, (StopIteration, StopAsyncIteration)):
+            self.end("completed", at_ns=now)
+        else:
+            self.end_by(exc, at_ns=now)
+
+    def end_by(self, exc: BaseException, at_ns: int | None = None) -> None:
+        """End the call with an exception that the SDK or the program raised."""
+        status = _status_of(exc)
+        if self.http_status is None:
+            code = getattr(exc, "status_code", None)
+            self.http_status = code if isinstance(code, int) else None
+        self.end(status, type(exc).__qualname__, str(exc), at_ns)
+
+    def closed(self, *, dropped: bool = False) -> None:
+        """The transport's byte stream was closed, or collected (`dropped`): the program stopped reading.
+
+        A close while the program is inside `next()` comes from the SDK, which is about to say how the reading ended.
+        """
+        now = self.clock.monotonic_ns()
+        if self.asked_ns and not dropped:
+            self.closed_ns = now
+            return
+        self.tail_wait_ns = self.carry_ns
+        error = None if dropped else self._error_in_body()
+        cancelled = error is not None and _status_of(error) == "cancelled"
+        self.end(
+            "cancelled" if cancelled else "abandoned",
+            type(error).__qualname__ if error is not None else None,
+            at_ns=self.closed_ns or now,
+        )
+
+    def end(
+        self, status: Status, error_type: str | None = None, error_message: str | None = None, at_ns: int | None = None
+    ) -> bool:
+        """End the call; only the first of several ends counts.
+
+        Args:
+            status: how the reading ended. A terminal event of the provider makes it `completed` all the same, a failure
+                it reported decides.
+            at_ns: when, on the call's clock; now unless told otherwise.
+
+        Returns:
+            Whether this was the first end.
+        """
+        try:
+            self._once.pop()
+        except IndexError:
+            return False
+        self.end_ns = self.clock.monotonic_ns() if at_ns is None else at_ns
+        if self.verdict is not None:
+            status, error_type, error_message = self.verdict
+        elif self.terminal:
+            status = "completed"
+        self.error_type, self.error_message = error_type, error_message
+        self.status = status
+        self._owner.ended(self)
+        return True
+
+    def _error_in_body(self) -> BaseException | None:
+        """The exception that is unwinding the program's loop, if it is not one that was there before the call."""
+        error = sys.exc_info()[1]
+        if error is None or id(error) == self._caller_exc:
+            return None
+        # These come from the iterator being wound up, not from the loop that read it.
+        return None if isinstance(error, (GeneratorExit, StopIteration, StopAsyncIteration)) else error
+
+
+def _joined(fragments: list[Fragment]) -> list[Fragment]:
+    if len(fragments) < 2:
+        return fragments
+    joined: dict[int, Fragment] = {}
+    for new in fragments:
+        old = joined.get(new.part)
+        if old is None:
+            joined[new.part] = new
+            continue
+        known = old.n_tokens is not None and new.n_tokens is not None
+        count = (old.n_tokens or 0) + (new.n_tokens or 0) if known else None
+        logprobs = [*(old.logprobs or ()), *(new.logprobs or ())] or None
+        joined[new.part] = Fragment(new.part, old.text + new.text, count, logprobs)
+    return list(joined.values())
+
+
+def _status_of(exc: BaseException) -> Status:
+    # asyncio is imported by whoever raises its CancelledError; looking it up keeps it out of our import.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and isinstance(exc, asyncio.CancelledError):
+        return "cancelled"
+    return "error" if isinstance(exc, Exception) else "abandoned"

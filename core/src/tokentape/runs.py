@@ -1,0 +1,124 @@
+"""Runs, and marks between calls: the blocks that programs put around their work.
+
+All of it works when recording is off: it then costs next to nothing and records nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+from . import context
+from .call import CallRecorder
+from .clock import SYSTEM_CLOCK
+from .ids import new_uid
+from .models import Mark, Run, Status
+from .recorder import active
+
+
+class RunHandle:
+    """A run that is open; `with` and `async with` close it.
+
+    Attributes:
+        uid: the run's public ULID.
+        last_call: the call opened last inside it.
+    """
+
+    def __init__(self, name: str, metadata: Mapping[str, Any] | None = None, uid: str | None = None) -> None:
+        self.uid = uid or new_uid()
+        self.name = name
+        self.metadata = metadata
+        self.last_call: CallRecorder | None = None
+        self._row: Run | None = None
+        self._block: Any = None
+
+    def start(self, parent: RunHandle | None) -> None:
+        """Announce the run; under which other run it hangs is decided here."""
+        recorder = active()
+        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
+        parent_uid = parent.uid if parent is not None else None
+        self._row = Run(self.uid, parent_uid, self.name, clock.unix_ns() // 1000, metadata=self.metadata)
+        if recorder is not None:
+            recorder.put("run_started", self._row)
+
+    def end(self, status: Status) -> None:
+        """Close the run with its final status."""
+        recorder = active()
+        if recorder is not None and self._row is not None:
+            ended = recorder.clock.unix_ns() // 1000
+            recorder.put("run_finished", replace(self._row, status=status, ended_unix_us=ended))
+
+    def __enter__(self) -> Self:
+        recorder = active()
+        self.start(context.RUN.get() or (recorder.process_run() if recorder is not None else None))
+        self._block = context.setting(context.RUN, self)
+        self._block.__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._block.__exit__(None, None, None)
+        self.end("error" if exc_type is not None and issubclass(exc_type, Exception) else "completed")
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+
+def run(name: str, metadata: Mapping[str, Any] | None = None) -> RunHandle:
+    """Group the calls made inside the block; nests.
+
+    Args:
+        name: what the run is called in tables and pages.
+        metadata: any JSON values; kept redacted.
+
+    Returns:
+        A context manager, `with` or `async with`, that gives the run; `run.uid` is its public id.
+    """
+    return RunHandle(name, metadata)
+
+
+def current_run() -> RunHandle | None:
+    """The innermost run that is open here, else the process's own; None while recording is off."""
+    recorder = active()
+    return context.RUN.get() or (recorder.process_run() if recorder is not None else None)
+
+
+def last_call() -> CallRecorder | None:
+    """The call opened last in the current run, else in the process; None when there was none."""
+    recorder = active()
+    return recorder.last_call() if recorder is not None else None
+
+
+class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search"): …`
+    """Note a span of time between calls.
+
+    Args:
+        name: which tool, retrieval or node; arguments and results do not belong here.
+        kind: `tool`, `retriever`, `node`, or a word of your own.
+    """
+
+    def __init__(self, name: str, kind: str = "tool") -> None:
+        self._name = name
+        self._kind = kind
+
+    def __enter__(self) -> Self:
+        recorder = active()
+        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
+        self._unix_us, self._start_ns = clock.unix_ns() // 1000, clock.monotonic_ns()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        recorder, inside = active(), current_run()
+        if recorder is not None and inside is not None:
+            took = (recorder.clock.monotonic_ns() - self._start_ns) // 1000
+            parent = context.PARENT.get()
+            call_uid = parent.uid if parent is not None else None
+            recorder.put("mark", Mark(inside.uid, call_uid, self._unix_us, took, self._kind, self._name))
