@@ -57,7 +57,7 @@ def text_of(chunks) -> str:
 
 def open_stream(server: ProviderServer) -> http.client.HTTPResponse:
     """A streamed answer as a client without an SDK sees it."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(server.origin.rsplit(":", 1)[1]), timeout=20)
+    connection = http.client.HTTPConnection(server.origin.removeprefix("http://"), timeout=20)
     connection.request("POST", "/v1/chat/completions", json.dumps({"model": "m", "stream": True}))
     return connection.getresponse()
 
@@ -138,6 +138,14 @@ def test_azure_paths_are_chat_completions_of_the_deployment(server):
         ("/openai/deployments/my-deployment/chat/completions", {"api-version": "2024-10-21"}),
         ("/openai/v1/chat/completions", {}),
     ]
+
+
+def test_deployment_in_the_path_names_the_model_where_the_body_does_not(server):
+    server.add([Text("Hi")], model="my-deployment")
+    connection = http.client.HTTPConnection(server.origin.removeprefix("http://"), timeout=20)
+    connection.request("POST", "/openai/deployments/my-deployment/chat/completions", "{}")
+
+    assert json.loads(connection.getresponse().read())["model"] == "my-deployment"
 
 
 @pytest.mark.scenario("adapters/Paced server")
@@ -326,7 +334,7 @@ class Shouting(Wire):
 def test_wire_format_of_an_outside_author_is_one_class():
     with ProviderServer(wires=(*WIRES, Shouting)) as server:
         server.add([Text("a"), Text("b")], [Text("a"), Text("b")], [HTTPError(400, "quiet")])
-        client = http.client.HTTPConnection("127.0.0.1", int(server.origin.rsplit(":", 1)[1]), timeout=20)
+        client = http.client.HTTPConnection(server.origin.removeprefix("http://"), timeout=20)
         answers = []
         for asked in ({"stream": True}, {}, {}):
             client.request("POST", "/v1/shout", json.dumps(asked))

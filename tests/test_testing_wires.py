@@ -259,6 +259,22 @@ async def test_responses_helper_accepts_reasoning_and_refusal_in_asyncio_too(ser
     assert (reasoning.content[0].text, message.content[0].refusal, response.usage) == ("hm", "I won't", None)
 
 
+def test_responses_count_contents_and_summaries_apart_and_repeat_logprobs(server, client):
+    server.add([Summary(0, "why"), Reasoning("hm"), Text("é", logprobs=E_ACUTE), Text("!"), Finish()])
+
+    events = list(client.responses.create(model="m", input="Hi", stream=True))
+
+    deltas = [event for event in events if event.type.endswith(".delta")]
+    done = next(event for event in events if event.type == "response.output_text.done")
+    assert deltas[0].summary_index == 0
+    assert [event.content_index for event in deltas[1:]] == [0, 0, 0]
+    assert [[item.logprob for item in event.logprobs] for event in (*deltas[2:], done)] == [
+        [-0.5, -0.25],
+        [],
+        [-0.5, -0.25],
+    ]
+
+
 @pytest.mark.parametrize(
     ("script", "last", "status", "details"),
     [
@@ -301,13 +317,13 @@ def test_responses_can_be_retrieved_from_any_event_on(server, client):
 
 
 def test_responses_in_one_piece_hold_what_the_stream_holds(server, client):
-    server.add(THOUGHTFUL, [Text("Hel"), Finish("length")])
+    server.add(THOUGHTFUL, [Text("Hel"), Finish("length")], [Text("Hel")])
 
-    response = client.responses.create(model="m", input="Hi")
-    short = client.responses.create(model="m", input="Hi")
+    response, short, unfinished = [client.responses.create(model="m", input="Hi") for _ in range(3)]
 
     assert [part.text for part in response.output[0].summary] == ["First part", "Second"]
     assert (response.output_text, response.status, response.usage.output_tokens) == ("Hello", "completed", 30)
+    assert (unfinished.status, unfinished.output[0].status) == ("completed", "completed")
     assert (short.output_text, short.status, short.incomplete_details.reason) == (
         "Hel",
         "incomplete",

@@ -76,7 +76,8 @@ class CallRecorder:
     Attributes:
         call: what was known when the request was sent.
         rows: the events not yet taken by the writer, flat, `STRIDE` values each.
-        chunks_beyond_events: how many more chunks than events there were; so the common chunk, which is one event, is not counted
+        chunks_beyond_events: how many more chunks than events there were; so the common chunk, which is one event, is
+        not counted
             on the hot path.
         asked_ns: when the program asked for the chunk it is waiting for; 0 while it is not waiting.
         carry_ns: time inside `next()` since the last event that no event has accounted for yet.
@@ -261,7 +262,7 @@ class CallRecorder:
         if self.http_status is None:
             code = getattr(exc, "status_code", None)
             self.http_status = code if isinstance(code, int) else None
-        self.end(status, type(exc).__qualname__, str(exc), at_ns)
+        self.end(status, type(exc).__qualname__, str(exc) or None, at_ns)
 
     def closed(self, *, dropped: bool = False) -> None:
         """The transport's byte stream was closed, or collected (`dropped`): the program stopped reading.
@@ -318,7 +319,7 @@ class CallRecorder:
 
 
 def _joined(fragments: list[Fragment]) -> list[Fragment]:
-    if len(fragments) < 2:
+    if len(fragments) <= 1:
         return fragments
     joined: dict[int, Fragment] = {}
     for new in fragments:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +23,13 @@ class Clock:
 
 
 SYSTEM_CLOCK = Clock()
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001  # naive, so that the text ends in our Z and not in +00:00
+
+
+def utc_text(unix_us: int) -> str:
+    """A moment as UTC text of 27 characters, such as `2026-11-23T18:00:00.000000Z`.
+
+    Args:
+        unix_us: whole microseconds since 1970-01-01 UTC.
+    """
+    return (_EPOCH + timedelta(microseconds=unix_us)).isoformat(timespec="microseconds") + "Z"

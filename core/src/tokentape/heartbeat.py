@@ -1,6 +1,7 @@
 """Notices when an event loop was busy elsewhere: a timer on each loop that has open streams, and how late it fires.
 
-Costs nothing per chunk. A late beat is a span of time in which the loop did not run; every call open on that loop gets it.
+Costs nothing per chunk. A late beat is a span of time in which the loop did not run; every call open on that loop gets
+it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The hooks: where adapters connect a framework, and where outputs receive what was recorded.
 
-Every hook but `tokentape_install` and `tokentape_record` runs on the writer thread, in batches, never inside the loop that
-reads a stream. A hook that raises is named once in the log and in `tokentape.status()`; the other plugins go on.
+Every hook but `tokentape_install` and `tokentape_record` runs on the writer thread, in batches, never inside the loop
+that reads a stream. A hook that raises is named once in the log and in `tokentape.status()`; the other plugins go on.
 An implementation may take fewer arguments than its specification.
 """
 
@@ -78,7 +78,7 @@ def tokentape_run_finished(run: Run) -> None:
 
 @hookspec
 def tokentape_flush() -> None:
-    """A batch is complete: write what you hold. Called after each round of the hooks above, and when nothing is left."""
+    """A batch is complete: write what you hold. Called after each round of the hooks above, also an empty one."""
 
 
 @hookspec

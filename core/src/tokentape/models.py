@@ -1,7 +1,7 @@
 """The frozen values that travel from the writer to the hooks; they know nothing of SQLite or of any SDK.
 
-Times inside a call are whole microseconds since the call started (`…_us`), taken from a monotonic clock. The call carries
-the one wall-clock reading, `started_unix_us`, to which they can be added.
+Times inside a call are whole microseconds since the call started (`…_us`), taken from a monotonic clock. The call
+carries the one wall-clock reading, `started_unix_us`, to which they can be added.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Patching an SDK's classes so that it can be undone, and saying what is patched.
 
-Each target is patched on its own: one that a new SDK release has renamed is reported, the rest still record. Undoing puts
-the original back by identity; where another tool has wrapped ours in the meantime, ours stays as an inert pass-through.
+Each target is patched on its own: one that a new SDK release has renamed is reported, the rest still record. Undoing
+puts the original back by identity; where another tool has wrapped ours in the meantime, ours stays as an inert
+pass-through.
 """
 
 from __future__ import annotations

@@ -123,7 +123,8 @@ def enable(*, clock: Clock = SYSTEM_CLOCK, **keywords: Any) -> None:
         **keywords: settings, see `docs/settings.md`; each falls back on its environment variable, then its default.
 
     Raises:
-        SettingsError: a keyword is unknown or its value cannot be used. A mistake in the environment raises nothing: it is
+        SettingsError: a keyword is unknown or its value cannot be used. A mistake in the environment raises nothing: it
+        is
             logged, and the program runs on unrecorded.
     """
     global _session, _refused
@@ -190,7 +191,7 @@ def register(plugin: object) -> None:
 
 
 def status() -> dict[str, Any]:
-    """What is being recorded, where to, and what is wrong: settings, store, plugins, patches, faults, all plain values."""
+    """What is being recorded, where to, and what is wrong, as plain values."""
     session = _session
     report: dict[str, Any] = {
         "recording": session is not None,
@@ -276,7 +277,7 @@ def _forked() -> None:
 
 
 class LogFilter:
-    """A logging filter that adds the current run and call to records, as `%(tokentape_run)s` and `%(tokentape_call)s`."""
+    """Adds the current run and call to log records, as `%(tokentape_run)s` and `%(tokentape_call)s`."""
 
     def filter(self, record: Any) -> bool:
         """Add the attributes; never drops a record."""

@@ -35,6 +35,7 @@ class LLMStream:
 
     @property
     def request_id(self) -> str | None:
+        """The provider's id of the request."""
         return self._call.request_id if self._call is not None else None
 
     @request_id.setter
@@ -118,7 +119,8 @@ class LLMStream:
             return
         if exc is not None:
             self._call.end_by(exc)
-        # A block that was left in peace has said all it had to say, unless it wrapped an iterator and stopped reading it.
+        # A block that was left in peace has said all it had to say, unless it wrapped an iterator and stopped reading
+        # it.
         self._call.end("abandoned" if self._call.tapped else "completed")
 
     async def __aenter__(self) -> Self:
@@ -186,7 +188,8 @@ def record_stream(
         model, provider, prompt, operation, name: as for `start_llm_stream`.
 
     Returns:
-        An iterator (or asynchronous iterator) over the same chunks; also a context manager, with `close()` or `aclose()`.
+        An iterator (or asynchronous iterator) over the same chunks; also a context manager, with `close()` or
+        `aclose()`.
 
     Raises:
         TypeError: neither or both of `text` and `events` were given.

@@ -1,8 +1,8 @@
 """Iterators that stand in an SDK's stream, hand over every chunk unchanged, and say what passed.
 
-A tap is a class and no generator function: an unstarted generator never runs its `finally`. Per chunk it reads the clock,
-asks the SDK, reads the clock, and lets the adapter's reader append; whatever fails on our side is reported and the chunk
-handed over all the same.
+A tap is a class and no generator function: an unstarted generator never runs its `finally`. Per chunk it reads the
+clock, asks the SDK, reads the clock, and lets the adapter's reader append; whatever fails on our side is reported and
+the chunk handed over all the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Reader(Protocol):
     Pass a bound method: calling an object through its `__call__` costs 70 ns more.
     """
 
-    def __call__(self, chunk: Any, asked_ns: int, at_ns: int, /) -> None: ...
+    def __call__(self, chunk: Any, asked_ns: int, at_ns: int, /) -> None:
+        """Read one chunk."""
 
 
 class _Tap:

@@ -1,7 +1,7 @@
 """Watches an HTTP response's byte stream being closed: the one place that sees every way in which a stream is left.
 
-`close()`, leaving a `with` block, the SDK's helpers, a stream dropped half-way and one that was never started all end in
-the byte stream's `close` or in its collection. The stand-in is of the same kind as what it stands for (synchronous,
+`close()`, leaving a `with` block, the SDK's helpers, a stream dropped half-way and one that was never started all end
+in the byte stream's `close` or in its collection. The stand-in is of the same kind as what it stands for (synchronous,
 asynchronous, or both), made from the same base classes, and hands everything through.
 """
 
@@ -66,7 +66,7 @@ class _SyncWatched(_Watched):
 
 class _AsyncWatched(_Watched):
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__() if self._call.tapped else self._read_raw_async()  # type: ignore[no-any-return]
+        return self._stream.__aiter__() if self._call.tapped else self._read_raw_async()
 
     async def _read_raw_async(self) -> AsyncIterator[bytes]:
         async for data in self._stream:

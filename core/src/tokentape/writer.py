@@ -307,5 +307,6 @@ def _finalize_in_multiprocessing_child(writer: Writer) -> None:
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        # Registered now, in the child: what was registered before the fork is wiped, and without a priority it never runs.
+        # Registered now, in the child: what was registered before the fork is wiped, and without a priority it never
+        # runs.
         Finalize(None, writer.stop, args=(5.0,), exitpriority=10)

@@ -1,4 +1,4 @@
-"""Connects the OpenAI SDK to tokentape: every streamed and plain answer of chat completions, completions and Responses."""
+"""Connects the OpenAI SDK to tokentape: answers of chat completions, completions and Responses, streamed or not."""
 
 from __future__ import annotations
 

@@ -27,7 +27,9 @@ class ChatReader(Reading):
         self._text_part = 0
 
     def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
-        # Pydantic's models have a `__getattr__`, which makes every attribute three times as dear as a dictionary's item.
+        """Read a `ChatCompletionChunk`."""
+        # Pydantic's models have a `__getattr__`, which makes every attribute three times as dear as a dictionary's
+        # item.
         try:
             fields = chunk.__dict__
             (choice,) = fields["choices"]
@@ -63,7 +65,7 @@ class ChatReader(Reading):
         self._choose_plain(fragments)
 
     def _choose_plain(self, fragments: list[Fragment]) -> None:
-        """After a chunk that was nothing but text, and once the ids are known, the next of its kind is simply appended."""
+        """After a chunk that was nothing but text, once the ids are known, the next of its kind is simply appended."""
         call = self._call
         part = call.parts[fragments[0].part] if len(fragments) == 1 and fragments[0].logprobs is None else None
         plain_text = part is not None and part.kind == "text" and not call.carry_ns and call.response_id is not None

@@ -20,6 +20,7 @@ class CompletionReader(Reading):
         self._choices = call.request.choices
 
     def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
+        """Read a `Completion`."""
         self._note_ids(getattr(chunk, "id", None), getattr(chunk, "model", None))
         fragments: list[Fragment] = []
         for choice in getattr(chunk, "choices", None) or ():

@@ -21,6 +21,10 @@ class Reading:
         self._extend = call.rows.extend
         self._usage: Any = None
 
+    def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
+        """Read one chunk and append what it adds; see `tokentape.taps.Reader`."""
+        raise NotImplementedError
+
     def _note_ids(self, response_id: Any, model: Any) -> None:
         call = self._call
         if not call.response_id and isinstance(response_id, str):

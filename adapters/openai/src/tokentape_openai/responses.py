@@ -58,6 +58,7 @@ class ResponsesReader(Reading):
         self._text_part = 0
 
     def read(self, event: Any, asked_ns: int, at_ns: int) -> None:
+        """Read a `ResponseStreamEvent`."""
         try:
             if (
                 event.type == _TEXT_DELTA

@@ -12,6 +12,7 @@ from tokentape.stainless import Surface
 from tokentape.taps import Reader
 
 from . import chat, completions, responses
+from .reading import Reading
 
 _OPERATIONS: Final = (
     (re.compile(r"/chat/completions$"), "chat"),
@@ -20,7 +21,7 @@ _OPERATIONS: Final = (
 )
 _RETRIEVE: Final = re.compile(r"/responses/[^/]+$")
 
-_READERS: Final = {
+_READERS: Final[dict[str, type[Reading]]] = {
     "chat": chat.ChatReader,
     "text_completion": completions.CompletionReader,
     "responses": responses.ResponsesReader,

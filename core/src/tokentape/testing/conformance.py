@@ -5,7 +5,8 @@
     class TestMyAdapter(AdapterConformance):
         driver = MyDriver()
 
-Needs pytest. Everything runs against a real server on loopback; times are compared with generous room for a busy machine.
+Needs pytest. Everything runs against a real server on loopback; times are compared with generous room for a busy
+machine.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Rig:
                 tokentape.disable()
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
-        """Run a scenario: on an event loop, or straight through, since a synchronous one never has to wait for anything."""
+        """Run a scenario: on an event loop, or straight through, since a synchronous one never has to wait."""
         if self.asynchronous:
             return asyncio.run(scenario)
         try:

@@ -1,0 +1,255 @@
+"""The views of a tape as SQL: plain questions that plain SQL and plain Datasette can ask.
+
+They are written so that SQLite can stream them: a page of 101 rows, or a filter on one call, never computes the rest.
+Nothing here runs a window over `llm_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+# A framework's call and the SDK call that it made both hold the answer: totals take the SDK's.
+_COUNTED: Final = "(c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id))"
+# The model that was asked for; what the provider calls it is known only when the answer comes.
+_MODEL: Final = "coalesce(c.request_model, c.response_model)"
+_TEXT_KIND: Final = "(SELECT id FROM token_kinds WHERE name = 'text')"
+_NOW_MS: Final = "(julianday('now') - 2440587.5) * 86400000.0"
+
+# The prior event is looked up by key: a LAG window over one call of a big tape takes a thousand times longer.
+TOKEN_TIMELINE: Final = """
+SELECT
+  t.call_id,
+  t.token_index,
+  t.offset_us / 1000.0 AS timestamp_ms,
+  (t.offset_us - coalesce((
+    SELECT prior.offset_us FROM llm_tokens prior
+    WHERE prior.call_id = t.call_id AND prior.token_index = t.token_index - 1
+  ), 0)) / 1000.0 AS delta_ms,
+  t.wait_us / 1000.0 AS wait_ms,
+  k.name AS kind,
+  p.choice,
+  t.part,
+  t.token
+FROM llm_tokens t
+LEFT JOIN llm_parts p ON p.call_id = t.call_id AND p.part = t.part
+LEFT JOIN token_kinds k ON k.id = p.kind_id
+"""
+
+CALLS: Final = f"""
+SELECT
+  c.id AS call_id,
+  c.uid,
+  c.started_at,
+  c.name,
+  c.layer,
+  {_MODEL} AS model,
+  c.status,
+  c.first_token_latency_ms,
+  c.tokens_per_second,
+  c.events_per_second,
+  CASE WHEN c.inter_chunk_max_ms IS NULL OR c.tail_gap_ms > c.inter_chunk_max_ms
+    THEN c.tail_gap_ms ELSE c.inter_chunk_max_ms END AS longest_gap_ms,
+  (SELECT s.cause FROM llm_stalls s WHERE s.call_id = c.id AND s.position <> 'first'
+    ORDER BY s.gap_us DESC LIMIT 1) AS cause,
+  (SELECT substr(p.content, 1, 80) FROM llm_parts p WHERE p.call_id = c.id AND p.kind_id = {_TEXT_KIND}
+    ORDER BY p.part LIMIT 1) AS text
+FROM llm_calls c
+ORDER BY c.started_unix_us DESC, c.id DESC
+"""
+
+# One row for each choice of a call; a call without text has one row too.
+RESPONSES: Final = f"""
+SELECT
+  c.id AS call_id,
+  c.uid,
+  c.started_at,
+  c.name,
+  {_MODEL} AS model,
+  c.status,
+  c.finish_reason,
+  coalesce(p.choice, 0) AS choice,
+  (SELECT group_concat(piece.content, '') FROM (
+    SELECT other.content FROM llm_parts other
+    WHERE other.call_id = p.call_id AND other.kind_id = p.kind_id AND other.choice = p.choice
+    ORDER BY other.part
+  ) piece) AS text
+FROM llm_calls c
+LEFT JOIN llm_parts p ON p.call_id = c.id AND p.kind_id = {_TEXT_KIND} AND NOT EXISTS (
+  SELECT 1 FROM llm_parts earlier
+  WHERE earlier.call_id = p.call_id AND earlier.kind_id = p.kind_id
+    AND earlier.choice = p.choice AND earlier.part < p.part
+)
+"""
+
+STREAMING_STATS: Final = f"""
+SELECT
+  c.id AS call_id,
+  c.uid,
+  c.name,
+  {_MODEL} AS model,
+  c.status,
+  c.streaming,
+  c.token_count,
+  c.token_count_source,
+  c.event_count,
+  c.dropped_count,
+  c.first_chunk_latency_ms,
+  c.first_token_latency_ms,
+  c.first_output_token_latency_ms,
+  c.first_text_latency_ms,
+  c.headers_latency_ms,
+  c.retry_ms,
+  c.second_token_gap_ms,
+  c.last_token_latency_ms,
+  c.duration_ms,
+  c.inter_chunk_p50_ms,
+  c.inter_chunk_p95_ms,
+  c.inter_chunk_p99_ms,
+  c.inter_chunk_max_ms,
+  c.inter_chunk_mean_ms,
+  c.inter_chunk_stdev_ms,
+  c.inter_token_latency_ms,
+  c.tokens_per_second,
+  c.decode_tokens_per_second,
+  c.events_per_second,
+  c.tail_gap_ms,
+  c.hold_ms,
+  c.stall_count,
+  c.stall_threshold_ms,
+  c.stall_excess_ms,
+  c.stall_wait_ms,
+  c.stall_hold_ms,
+  c.stall_blocked_ms
+FROM llm_calls c
+"""
+
+# A run's own calls; those of the runs inside it are in their own rows, so that rows can be added up.
+RUN_STATS: Final = f"""
+SELECT
+  r.id AS run_id,
+  r.uid,
+  r.parent_id,
+  r.name,
+  r.status,
+  r.started_at,
+  r.ended_at,
+  count(c.id) AS call_count,
+  count(CASE WHEN c.status NOT IN ('running', 'completed') THEN 1 END) AS failed_count,
+  sum(c.input_tokens) AS input_tokens,
+  sum(c.token_count) AS token_count,
+  sum(c.event_count) AS event_count,
+  max(c.first_token_latency_ms) AS slowest_first_token_ms,
+  sum(c.stall_count) AS stall_count,
+  sum(c.stall_excess_ms) AS stall_excess_ms,
+  sum(c.stall_wait_ms) AS stall_wait_ms,
+  sum(c.stall_hold_ms) AS stall_hold_ms,
+  sum(c.stall_blocked_ms) AS stall_blocked_ms
+FROM runs r
+LEFT JOIN llm_calls c ON c.run_id = r.id AND {_COUNTED}
+GROUP BY r.id
+"""
+
+
+def _percentiles(column: str, name: str) -> str:
+    """Columns for the median and the 95th percentile of one number over the calls of a model."""
+    # Linear interpolation as one sum: of the sorted values only the two beside the wanted position have a weight.
+    return ",\n".join(
+        f"  sum({column} * max(0.0, 1.0 - abs({column}_rank - ({column}_n - 1) * {share}))) AS {name.format(percent)}"
+        for share, percent in ((0.5, "p50"), (0.95, "p95"))
+    )
+
+
+def _ranked(column: str) -> str:
+    """The calls of a model numbered from 0 by one number, and how many have it; those without it come last."""
+    return (
+        f"    row_number() OVER (PARTITION BY provider, model ORDER BY {column} IS NULL, {column}) - 1 AS {column}_rank,\n"
+        f"    count({column}) OVER (PARTITION BY provider, model) AS {column}_n"
+    )
+
+
+_ACROSS_CALLS: Final = {
+    "first_token_latency_ms": "first_token_latency_{}_ms",
+    "inter_token_latency_ms": "inter_token_latency_{}_ms",
+    "decode_tokens_per_second": "decode_tokens_per_second_{}",
+    "duration_ms": "duration_{}_ms",
+}
+
+# Percentiles are taken over the calls that completed, never over percentiles of calls.
+MODEL_STATS: Final = f"""
+WITH counted AS (
+  SELECT {_MODEL} AS model, c.* FROM llm_calls c WHERE {_COUNTED}
+),
+ranked AS (
+  SELECT provider, model, {", ".join(_ACROSS_CALLS)},
+{",\n".join(_ranked(column) for column in _ACROSS_CALLS)}
+  FROM counted WHERE status = 'completed'
+),
+percentiles AS (
+  SELECT provider, model,
+{",\n".join(_percentiles(column, name) for column, name in _ACROSS_CALLS.items())}
+  FROM ranked GROUP BY provider, model
+),
+totals AS (
+  SELECT provider, model,
+    count(*) AS call_count,
+    count(CASE WHEN status = 'completed' THEN 1 END) AS completed_count,
+    count(CASE WHEN status NOT IN ('running', 'completed') THEN 1 END) AS failed_count,
+    sum(input_tokens) AS input_tokens,
+    sum(token_count) AS token_count,
+    sum(stall_count) AS stall_count
+  FROM counted GROUP BY provider, model
+)
+SELECT totals.*, {", ".join(f"percentiles.{name.format(p)}" for name in _ACROSS_CALLS.values() for p in ("p50", "p95"))}
+FROM totals
+LEFT JOIN percentiles ON percentiles.provider IS totals.provider AND percentiles.model IS totals.model
+"""
+
+STALLS: Final = f"""
+SELECT
+  s.call_id,
+  c.uid,
+  c.name,
+  {_MODEL} AS model,
+  c.started_at,
+  s.position,
+  s.token_index,
+  s.gap_us / 1000.0 AS gap_ms,
+  s.wait_us / 1000.0 AS wait_ms,
+  s.hold_us / 1000.0 AS hold_ms,
+  s.blocked_us / 1000.0 AS blocked_ms,
+  s.cause
+FROM llm_stalls s
+JOIN llm_calls c ON c.id = s.call_id
+"""
+
+IN_FLIGHT: Final = f"""
+SELECT
+  c.id AS call_id,
+  c.uid,
+  c.name,
+  {_MODEL} AS model,
+  c.event_count,
+  max(0.0, round({_NOW_MS} - coalesce((julianday(c.last_event_at) - 2440587.5) * 86400000.0,
+    c.started_unix_us / 1000.0), 1)) AS silent_for_ms,
+  max(0.0, round({_NOW_MS} - c.started_unix_us / 1000.0, 1)) AS running_for_ms,
+  c.started_at,
+  c.last_event_at,
+  p.host,
+  p.pid,
+  p.name AS process
+FROM llm_calls c
+JOIN processes p ON p.id = c.process_id
+WHERE c.status = 'running'
+"""
+
+VIEWS: Final[Mapping[str, str]] = {
+    "calls": CALLS,
+    "token_timeline": TOKEN_TIMELINE,
+    "responses": RESPONSES,
+    "streaming_stats": STREAMING_STATS,
+    "run_stats": RUN_STATS,
+    "model_stats": MODEL_STATS,
+    "stalls": STALLS,
+    "in_flight": IN_FLIGHT,
+}
