@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from itertools import pairwise
 import openai
 import pytest
 
+import tokentape.testing
 from tokentape.testing import (
     WIRES,
     Drop,
@@ -70,6 +72,12 @@ def arrivals(response: http.client.HTTPResponse) -> Iterator[tuple[bytes, int]]:
         if line == b"\n":
             yield lines, time.perf_counter_ns()
             lines = b""
+
+
+def test_example_in_the_documentation_runs():
+    lines = tokentape.testing.__doc__.splitlines()
+
+    exec(textwrap.dedent("\n".join(line for line in lines if line.startswith("    "))), {})
 
 
 def test_request_log_holds_what_the_sdk_sent(server, client):

@@ -1,7 +1,8 @@
 """The numbers of one ended call, computed from its arrival times; `docs/metrics.md` defines each of them.
 
-An *arrival* is a chunk with content, however many rows it made. Latencies, holds and stalls are over all arrivals of the
-call. The `inter_chunk_…` gaps are taken per choice and then pooled: choices that interleave would shorten each other's.
+An *arrival* is a chunk with content, however many rows it made. Latencies, holds and stalls are over all arrivals of
+the call. The `inter_chunk_…` gaps are taken per choice and then pooled: choices that interleave would shorten each
+other's. The median that stalls are measured against is theirs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import fsum, sqrt
 from operator import mul, sub
 from statistics import quantiles
 from typing import Any, Final, NamedTuple
@@ -141,7 +142,7 @@ def _first(t: Timings, parts: set[int]) -> int | None:
 
 def _gaps_per_choice(t: Timings, rows: list[int], times: list[int]) -> list[int]:
     choice_of = {part.part: part.choice for part in t.parts}
-    if len({choice_of[part] for part in set(t.part)}) < 2:
+    if len({choice_of[part] for part in set(t.part)}) <= 1:
         return list(map(sub, times[1:], times))
     gaps = []
     previous: dict[int, int] = {}
@@ -234,13 +235,13 @@ def _overlap(spans: list[tuple[int, int]], start: int, end: int) -> int:
 
 def _stalled(stalls: Sequence[Stall], median_ms: float) -> _Columns:
     """Count the stalls and split what they took beyond the median gap as their own time was split."""
-    counted = [(s, 1 / _MS - median_ms / s.gap_us) for s in stalls if s.position != "first"]
+    counted = [(s, s.gap_us / _MS - median_ms) for s in stalls if s.position != "first"]
     return {
         "stall_count": len(counted),
-        "stall_excess_ms": sum(s.gap_us * excess for s, excess in counted),
-        "stall_wait_ms": sum((s.wait_us - s.blocked_us) * excess for s, excess in counted),
-        "stall_hold_ms": sum(s.hold_us * excess for s, excess in counted),
-        "stall_blocked_ms": sum(s.blocked_us * excess for s, excess in counted),
+        "stall_excess_ms": fsum(excess for _, excess in counted),
+        "stall_wait_ms": fsum(excess * (s.wait_us - s.blocked_us) / s.gap_us for s, excess in counted),
+        "stall_hold_ms": fsum(excess * s.hold_us / s.gap_us for s, excess in counted),
+        "stall_blocked_ms": fsum(excess * s.blocked_us / s.gap_us for s, excess in counted),
     }
 
 

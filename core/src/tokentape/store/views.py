@@ -53,7 +53,7 @@ SELECT
   (SELECT s.cause FROM llm_stalls s WHERE s.call_id = c.id AND s.position <> 'first'
     ORDER BY s.gap_us DESC LIMIT 1) AS cause,
   (SELECT substr(p.content, 1, 80) FROM llm_parts p WHERE p.call_id = c.id AND p.kind_id = {_TEXT_KIND}
-    ORDER BY p.part LIMIT 1) AS text
+    ORDER BY p.part LIMIT 1) AS text_start
 FROM llm_calls c
 ORDER BY c.started_unix_us DESC, c.id DESC
 """
@@ -150,45 +150,37 @@ LEFT JOIN llm_calls c ON c.run_id = r.id AND {_COUNTED}
 GROUP BY r.id
 """
 
-
-def _percentiles(column: str, name: str) -> str:
-    """Columns for the median and the 95th percentile of one number over the calls of a model."""
-    # Linear interpolation as one sum: of the sorted values only the two beside the wanted position have a weight.
-    return ",\n".join(
-        f"  sum({column} * max(0.0, 1.0 - abs({column}_rank - ({column}_n - 1) * {share}))) AS {name.format(percent)}"
-        for share, percent in ((0.5, "p50"), (0.95, "p95"))
-    )
-
-
-def _ranked(column: str) -> str:
-    """The calls of a model numbered from 0 by one number, and how many have it; those without it come last."""
-    return (
-        f"    row_number() OVER (PARTITION BY provider, model ORDER BY {column} IS NULL, {column}) - 1 AS {column}_rank,\n"
-        f"    count({column}) OVER (PARTITION BY provider, model) AS {column}_n"
-    )
-
-
-_ACROSS_CALLS: Final = {
-    "first_token_latency_ms": "first_token_latency_{}_ms",
-    "inter_token_latency_ms": "inter_token_latency_{}_ms",
-    "decode_tokens_per_second": "decode_tokens_per_second_{}",
-    "duration_ms": "duration_{}_ms",
-}
-
-# Percentiles are taken over the calls that completed, never over percentiles of calls.
+# Percentiles are taken over the calls that completed, never over percentiles. Linear interpolation as one sum: of the
+# ranked numbers only the two beside the wanted position, (n - 1) * share, have a weight.
 MODEL_STATS: Final = f"""
 WITH counted AS (
-  SELECT {_MODEL} AS model, c.* FROM llm_calls c WHERE {_COUNTED}
+  SELECT c.provider, {_MODEL} AS model, c.status, c.input_tokens, c.token_count, c.stall_count,
+    c.first_token_latency_ms AS first_token, c.inter_token_latency_ms AS inter_token,
+    c.decode_tokens_per_second AS decode
+  FROM llm_calls c
+  WHERE {_COUNTED}
 ),
 ranked AS (
-  SELECT provider, model, {", ".join(_ACROSS_CALLS)},
-{",\n".join(_ranked(column) for column in _ACROSS_CALLS)}
-  FROM counted WHERE status = 'completed'
+  SELECT provider, model, first_token, inter_token, decode,
+    row_number() OVER (PARTITION BY provider, model ORDER BY first_token IS NULL, first_token) - 1 AS first_token_rank,
+    count(first_token) OVER (PARTITION BY provider, model) - 1 AS first_token_last,
+    row_number() OVER (PARTITION BY provider, model ORDER BY inter_token IS NULL, inter_token) - 1 AS inter_token_rank,
+    count(inter_token) OVER (PARTITION BY provider, model) - 1 AS inter_token_last,
+    row_number() OVER (PARTITION BY provider, model ORDER BY decode IS NULL, decode) - 1 AS decode_rank,
+    count(decode) OVER (PARTITION BY provider, model) - 1 AS decode_last
+  FROM counted
+  WHERE status = 'completed'
 ),
 percentiles AS (
   SELECT provider, model,
-{",\n".join(_percentiles(column, name) for column, name in _ACROSS_CALLS.items())}
-  FROM ranked GROUP BY provider, model
+    sum(first_token * max(0.0, 1 - abs(first_token_rank - 0.5 * first_token_last))) AS first_token_latency_p50_ms,
+    sum(first_token * max(0.0, 1 - abs(first_token_rank - 0.95 * first_token_last))) AS first_token_latency_p95_ms,
+    sum(inter_token * max(0.0, 1 - abs(inter_token_rank - 0.5 * inter_token_last))) AS inter_token_latency_p50_ms,
+    sum(inter_token * max(0.0, 1 - abs(inter_token_rank - 0.95 * inter_token_last))) AS inter_token_latency_p95_ms,
+    sum(decode * max(0.0, 1 - abs(decode_rank - 0.5 * decode_last))) AS decode_tokens_per_second_p50,
+    sum(decode * max(0.0, 1 - abs(decode_rank - 0.95 * decode_last))) AS decode_tokens_per_second_p95
+  FROM ranked
+  GROUP BY provider, model
 ),
 totals AS (
   SELECT provider, model,
@@ -198,9 +190,17 @@ totals AS (
     sum(input_tokens) AS input_tokens,
     sum(token_count) AS token_count,
     sum(stall_count) AS stall_count
-  FROM counted GROUP BY provider, model
+  FROM counted
+  GROUP BY provider, model
 )
-SELECT totals.*, {", ".join(f"percentiles.{name.format(p)}" for name in _ACROSS_CALLS.values() for p in ("p50", "p95"))}
+SELECT
+  totals.*,
+  first_token_latency_p50_ms,
+  first_token_latency_p95_ms,
+  inter_token_latency_p50_ms,
+  inter_token_latency_p95_ms,
+  decode_tokens_per_second_p50,
+  decode_tokens_per_second_p95
 FROM totals
 LEFT JOIN percentiles ON percentiles.provider IS totals.provider AND percentiles.model IS totals.model
 """

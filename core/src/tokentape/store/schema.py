@@ -1,0 +1,222 @@
+"""Opens a tape: makes and migrates it for writing, and refuses what is not a tape."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import NewerTape, NotATape, TapeError
+from ..models import KINDS
+from .tables import TABLES
+from .views import VIEWS
+
+if TYPE_CHECKING:
+    import sqlite_utils
+
+# "tape" in ASCII: what `file` and SQLite's own tools show as the application of a tape.
+APPLICATION_ID: Final = 0x74617065
+# Goes up with every migration; stands in `user_version`.
+FORMAT: Final = 1
+OPEN_BUSY_MS: Final = 5000
+RETRY_S: Final = 0.01
+
+
+def migrations() -> Any:
+    """The migrations of a tape, oldest first, as `sqlite_utils.Migrations`."""
+    # Imported only where something is pending: it brings numpy where that is installed, into the user's process.
+    from sqlite_utils import Migrations
+
+    steps = Migrations("tokentape")
+
+    @steps()
+    def m001_first_format(db: sqlite_utils.Database) -> None:
+        db.executescript(TABLES)
+        db.table("token_kinds").insert_all({"id": i, "name": kind} for i, kind in enumerate(KINDS, start=1))
+        for name, sql in VIEWS.items():
+            db.create_view(name, sql)
+
+    return steps
+
+
+def open_for_writing(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite3.Connection:
+    """Open a tape to write to it; make it, or bring it up to date, where that is needed.
+
+    Args:
+        path: the file; its folder is made too.
+        busy_ms: how long to wait for other writers.
+
+    Returns:
+        A connection in autocommit mode, usable from any one thread at a time.
+
+    Raises:
+        NotATape: a folder, not SQLite, or another application's database; it is left as it was.
+        NewerTape: written by a newer version of tokentape.
+        TapeError: it cannot be written.
+    """
+    _make_file(path)
+    connection = _connect(path, "rw", busy_ms)
+    try:
+        if _writable_format(connection, path) < FORMAT:
+            _migrate(connection, path, busy_ms)
+        _switch_to_wal(connection, busy_ms)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except sqlite3.Error as error:
+        connection.close()
+        raise TapeError(f"{path} cannot be written ({error}); free it, or choose another file") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite_utils.Database:
+    """Open a tape to read it, also while others write to it, and also where it cannot be written.
+
+    Args:
+        path: the file; it is never made or changed.
+
+    Raises:
+        NotATape: a folder, not SQLite, or another application's database.
+        NewerTape: written by a newer version of tokentape, and without the views that this one reads.
+        TapeError: there is no such file, or it cannot be read.
+    """
+    if not path.exists():
+        raise TapeError(f"{path} does not exist: nothing is recorded there yet; record a program with: tokentape run app.py")
+    _refuse_folder(path)
+    from sqlite_utils import Database
+
+    connection = _readable(path)
+    try:
+        found = _identify(connection, path)
+        if not found:
+            raise TapeError(f"{path} is empty; record a program with: tokentape run app.py")
+        if found > FORMAT and not _has_views(connection):
+            raise _newer(path)
+    except BaseException:
+        connection.close()
+        raise
+    return Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def tape_format(connection: sqlite3.Connection) -> int:
+    """Format of an open tape; higher than `FORMAT` where a newer version of tokentape wrote it."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _make_file(path: Path) -> None:
+    _refuse_folder(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Made here and not by SQLite so that it is private from its first byte; -wal and -shm take over its mode.
+        # Only if it is new: closing a descriptor of a database drops the locks this process has on it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise TapeError(f"{path} cannot be made ({error.strerror}); choose another file") from error
+    for needed in (path, path.parent):
+        if not os.access(needed, os.W_OK):
+            raise TapeError(f"{path} cannot be written (no permission for {needed}); choose another file")
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise NotATape(f"{path} is a folder; name a file in it, such as {path / 'tape.db'}")
+
+
+def _connect(path: Path, mode: str, busy_ms: int, more: str = "") -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}{more}",
+            uri=True,
+            timeout=busy_ms / 1000,
+            isolation_level=None,  # transactions are begun by us, and always IMMEDIATE
+            check_same_thread=False,
+        )
+    except sqlite3.Error as error:
+        raise TapeError(f"{path} cannot be opened ({error}); choose another file") from error
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    connection = _connect(path, "ro", OPEN_BUSY_MS)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        wal = Path(f"{path}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise TapeError(
+                f"{path} cannot be read ({error}): {wal.name} beside it needs a folder that can be written; "
+                "copy both files to one, and read them there"
+            ) from error
+        # Reading in WAL mode writes -shm. Where that is not possible nobody else can write either.
+        return _connect(path, "ro", OPEN_BUSY_MS, "&immutable=1")
+    except sqlite3.DatabaseError:
+        pass  # told apart below, with a message that says what it is
+    return connection
+
+
+def _identify(connection: sqlite3.Connection, path: Path) -> int:
+    """Format of the tape; 0 for an empty database, which may become one."""
+    try:
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError as error:
+        raise NotATape(f"{path} is not an SQLite database; choose another file") from error
+    if application != APPLICATION_ID and (application or tables):
+        raise NotATape(f"{path} is a database of another application; choose another file")
+    return tape_format(connection)
+
+
+def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
+    found = _identify(connection, path)
+    if found > FORMAT:
+        raise _newer(path)
+    return found
+
+
+def _newer(path: Path) -> NewerTape:
+    return NewerTape(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
+
+
+def _has_views(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall()
+    return set(VIEWS) <= {name for (name,) in found}
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, busy_ms: int) -> None:
+    """Bring a tape up to date in one transaction; another process may do so at the same time."""
+    from sqlite_utils import Database
+
+    # Both have to be set before the first page is written, and neither can be inside a transaction.
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    _switch_to_wal(connection, busy_ms)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _writable_format(connection, path) < FORMAT:
+            migrations().apply(Database(connection, recursive_triggers=False, execute_plugins=False))
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _switch_to_wal(connection: sqlite3.Connection, busy_ms: int) -> None:
+    # SQLite does not wait here when another connection holds the write lock: it fails at once, whatever the timeout.
+    deadline = time.monotonic() + busy_ms / 1000
+    while connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)

@@ -1,0 +1,49 @@
+"""Fixtures for all tests: a tape of its own, a server, and nothing left switched on afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import tokentape
+from tokentape.testing import ProviderServer
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tape_reader import TapeReader
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No setting of whoever runs the tests, no tape of theirs, and recording off at the end."""
+    for name in [name for name in os.environ if name.startswith("TOKENTAPE_") and name != "TOKENTAPE_RECORDINGS"]:
+        if name != "TOKENTAPE_STRICT":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    yield
+    tokentape.disable()
+
+
+@pytest.fixture
+def server() -> Iterator[ProviderServer]:
+    """A provider on loopback."""
+    with ProviderServer() as server:
+        yield server
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Iterator[TapeReader]:
+    """Recording is on, to a fresh tape that can be read."""
+    tokentape.enable(db=tmp_path / "tape.db", flush_ms=20)
+    yield TapeReader(tmp_path / "tape.db")
+    tokentape.disable()
+
+
+@pytest.fixture
+def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a user's program: a fault of the recording is swallowed."""
+    monkeypatch.delenv("TOKENTAPE_STRICT", raising=False)

@@ -1,0 +1,183 @@
+"""Every recorded exchange in one of OpenAI's formats, replayed through the real SDK, is on the tape as it was sent."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+import sqlite_utils
+import vcr
+import yaml
+from recordings import Recording, exchanges, folder, recordings, sha256
+
+import tokentape
+
+pytestmark = pytest.mark.must_run
+
+PATHS = {"openai-chat": "/chat/completions", "openai-completions": "/completions", "openai-responses": "/responses"}
+KINDS = {
+    "text": "text",
+    "refusal": "refusal",
+    "reasoning": "reasoning",
+    "reasoning_content": "reasoning",
+    "reasoning_summary": "reasoning",
+}
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, int], dict[str, Any]]]:
+    """Each exchange's call, with its parts, read back from one tape that all of them were recorded on."""
+    tape = tmp_path_factory.mktemp("recordings") / "tape.db"
+    tokentape.enable(db=tape, content="full")
+    uids: dict[tuple[str, int], str] = {}
+    try:
+        for file in dict.fromkeys(recording.file for recording in recordings()):
+            replay(file, uids)
+        assert tokentape.flush(30)
+    finally:
+        tokentape.disable()
+    db = sqlite_utils.Database(tape)
+    yield {key: read_back(db, uid) for key, uid in uids.items()}
+    db.close()
+
+
+def replay(file: str, uids: dict[tuple[str, int], str]) -> None:
+    for recording in recordings():
+        if recording.file == file:
+            with player(recording):
+                send(recording)
+            call = tokentape.last_call()
+            assert call is not None
+            uids[file, recording.interaction] = call.uid
+
+
+@contextmanager
+def player(recording: Recording) -> Iterator[None]:
+    """A cassette with just this exchange in it, asked for where the OpenAI SDK asks for it."""
+    exchange = exchanges(recording.file)[recording.interaction]
+    uri = base_url(exchange["request"]) + PATHS[recording.api]
+    lone = {"version": 1, "interactions": [{**exchange, "request": {**exchange["request"], "uri": uri}}]}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        yaml.dump(lone, file, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), allow_unicode=False)
+        file.flush()
+        cassette = vcr.VCR(record_mode="none", match_on=["method", "scheme", "host", "port", "path"])
+        with cassette.use_cassette(file.name):
+            yield
+
+
+def base_url(request: dict[str, Any]) -> str:
+    """What a client's `base_url` was; Writer's own SDK asked for `/chat` where OpenAI's asks for `/chat/completions`."""
+    uri = re.sub(r"[?#].*", "", str(request["uri"]))
+    return re.sub(r"/(chat/completions|completions|responses|chat)$", "", uri)
+
+
+def send(recording: Recording) -> None:
+    """Make the request again, as far as it matters to how the answer is read, and read the answer to its end."""
+    request = exchanges(recording.file)[recording.interaction]["request"]
+    asked = asked_for(request)
+    client = openai.OpenAI(base_url=base_url(request), api_key="none", max_retries=0)
+    cast_to, chunk = types(recording.api)
+    body = {"model": asked.get("model") or "m", "n": asked.get("n"), "stream": recording.streaming or None}
+    try:
+        answer: Any = client.post(
+            PATHS[recording.api],
+            body={key: value for key, value in body.items() if value is not None},
+            cast_to=cast_to,
+            stream=recording.streaming,
+            stream_cls=openai.Stream[chunk],
+        )
+        for _ in answer if recording.streaming else ():
+            pass
+    except openai.APIError:
+        assert recording.status >= 400 or "error_mid_stream" in recording.features
+
+
+def asked_for(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        asked = json.loads(request.get("body") or "{}")
+    except ValueError:
+        return {}
+    return asked if isinstance(asked, dict) else {}
+
+
+def types(api: str) -> tuple[Any, Any]:
+    from openai.types import Completion, chat, responses
+
+    return {
+        "openai-chat": (chat.ChatCompletion, chat.ChatCompletionChunk),
+        "openai-completions": (Completion, Completion),
+        "openai-responses": (responses.Response, responses.ResponseStreamEvent),
+    }[api]
+
+
+def read_back(db: sqlite_utils.Database, uid: str) -> dict[str, Any]:
+    (call,) = db.query("select * from llm_calls where uid = ?", [uid])
+    sql = "select p.*, k.name as kind from llm_parts p join token_kinds k on k.id = p.kind_id where call_id = ? order by part"
+    return {**call, "parts": list(db.query(sql, [call["id"]]))}
+
+
+@pytest.mark.scenario("adapters/Streams of real providers")
+@pytest.mark.parametrize("recording", recordings(), ids=lambda recording: recording.id)
+def test_recording_is_on_the_tape_as_it_was_sent(
+    recording: Recording, replayed: dict[tuple[str, int], dict[str, Any]]
+) -> None:
+    call = replayed[recording.file, recording.interaction]
+    if recording.streaming:
+        assert parts_of(call) == expected_parts(recording)
+    assert (call["status"], call["finish_reason"]) == expected_end(recording)
+    if recording.output_tokens is not None:
+        assert (call["input_tokens"], call["output_tokens"]) == (recording.input_tokens, recording.output_tokens)
+
+
+@pytest.mark.skipif(bool(recordings()), reason="the recordings are here")
+def test_recordings_are_here() -> None:
+    pytest.skip(f"no recordings in {folder().name}; set TOKENTAPE_RECORDINGS to their folder")
+
+
+def parts_of(call: dict[str, Any]) -> list[tuple[str, int, str]]:
+    """Kind, choice and hash of the text of every part that has text; those of one kind and choice in order.
+
+    Across kinds the order is left out: the index counts an empty fragment as a part's first appearance, the tape does not.
+    """
+    found = [(part["kind"], part["choice"], sha256(part["content"])) for part in call["parts"] if part["content"]]
+    return sorted(found, key=lambda part: part[:2])
+
+
+def expected_parts(recording: Recording) -> list[tuple[str, int, str]]:
+    expected = [(*kind_and_choice(output["key"]), output["sha256"]) for output in recording.outputs if output["chars"]]
+    if "done_without_delta" in recording.features:
+        # The index lists what deltas brought; arguments that came whole, without any, are on the tape too.
+        expected += [("tool_args", 0, sha256(arguments)) for arguments in whole_arguments(recording)]
+    return sorted(expected, key=lambda part: part[:2])
+
+
+def whole_arguments(recording: Recording) -> list[str]:
+    body = exchanges(recording.file)[recording.interaction]["response"]["body"]["string"]
+    text = body.decode() if isinstance(body, bytes) else body
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")]
+    return [event["arguments"] for event in events if event["type"] == "response.function_call_arguments.done"]
+
+
+def kind_and_choice(key: str) -> tuple[str, int]:
+    choice = re.match(r"choice(\d+)/", key)
+    return KINDS.get(key.rpartition("/")[2], "tool_args"), int(choice[1]) if choice else 0
+
+
+def expected_end(recording: Recording) -> tuple[str, str | None]:
+    """Status and finish reason, from the index's one column for both."""
+    expected = recording.finish_reason
+    if recording.status >= 400 or expected.startswith("error:"):
+        return "error", None
+    if expected.startswith("0=failed"):
+        # An `error` event comes before `response.failed`: the SDK raises at the first and never reads the second.
+        return "error", None
+    choices = dict(item.split("=") for item in expected.split(";")) if "=" in expected else {}
+    if choices:
+        return "completed", json.dumps([choices[key] for key in sorted(choices, key=int)])
+    return "completed", expected or None
