@@ -20,17 +20,26 @@ class _Driver:
 
 
 class ChatDriver(_Driver):
+    def text(self, chunk: Any) -> str:
+        return (chunk.choices[0].delta.content or "") if chunk.choices else ""
+
     def send(self, client: Any) -> Any:
         return client.chat.completions.create(model=self.model, messages=[], stream=True)
 
 
 class ResponsesDriver(_Driver):
+    def text(self, chunk: Any) -> str:
+        return chunk.delta if chunk.type == "response.output_text.delta" else ""
+
     def send(self, client: Any) -> Any:
         return client.responses.create(model=self.model, input="hi", stream=True)
 
 
 class CompletionsDriver(_Driver):
     kinds = frozenset({"text"})
+
+    def text(self, chunk: Any) -> str:
+        return chunk.choices[0].text if chunk.choices else ""
 
     def send(self, client: Any) -> Any:
         return client.completions.create(model=self.model, prompt="hi", stream=True)

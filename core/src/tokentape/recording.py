@@ -266,7 +266,17 @@ def _register_process_hooks() -> None:
     _process_hooks = True
     atexit.register(disable)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forked)
+        os.register_at_fork(before=_forking, after_in_parent=_has_forked, after_in_child=_forked)
+
+
+def _forking() -> None:
+    if _session is not None and _session.store is not None:
+        _session.store.before_fork()
+
+
+def _has_forked() -> None:
+    if _session is not None and _session.store is not None:
+        _session.store.after_fork_in_parent()
 
 
 def _forked() -> None:

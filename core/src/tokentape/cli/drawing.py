@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 from .words import duration
@@ -15,6 +14,7 @@ WAITING: Final = "·"
 BUSY: Final = "~"
 OWN: Final = "="
 UNKNOWN: Final = "?"
+NOTHING: Final = " "
 WORDS: Final[Mapping[str, str]] = {
     WAITING: "waiting",
     BUSY: "event loop busy",
@@ -22,14 +22,18 @@ WORDS: Final[Mapping[str, str]] = {
     UNKNOWN: "not known",
     EVENTS: "events",
 }
+_CAUSES: Final[Mapping[str, str]] = {"upstream": WAITING, "blocked": BUSY, "own": OWN, "unknown": UNKNOWN}
+
+Row = Mapping[str, Any]
 
 
 class Span(NamedTuple):
-    """A stretch of time in which one thing went on."""
+    """A stretch of time in which one thing went on; `main` where it is what made its gap a stall."""
 
     start_us: float
     end_us: float
     mark: str
+    main: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,8 @@ class Drawing:
     """A timeline as text.
 
     Attributes:
-        line: characters, one a cell.
-        marks: for each character of the line what it stands for: a key of `WORDS`.
+        line: what to show.
+        marks: for each character of the line what it stands for: a key of `WORDS`, or a space.
     """
 
     line: str
@@ -51,7 +55,7 @@ class Drawing:
 
 
 def timeline(
-    arrivals: Sequence[tuple[int, int]], stalls: Sequence[Mapping[str, Any]], end_us: int, width: int, by_hand: bool = False
+    arrivals: Sequence[tuple[int, int]], stalls: Sequence[Row], end_us: int, width: int, by_hand: bool = False
 ) -> Drawing:
     """Draw a call.
 
@@ -63,41 +67,42 @@ def timeline(
         by_hand: the events were fed by hand, so that nobody knows whose time a gap was.
     """
     cell_us = max(end_us, 1) / width
-    spans = list(_spans(arrivals, {row["token_index"]: row for row in stalls}, end_us, by_hand))
     counts = [0] * width
     for offset, _ in arrivals:
         counts[_cell(offset, cell_us, width)] += 1
-    marks = [EVENTS if count else " " for count in counts]
-    for span in spans:
-        for cell in _cells(span, cell_us, width):
-            if not counts[cell]:
-                marks[cell] = span.mark
-    _mark_hidden_stalls(marks, spans, stalls, cell_us)
-    return Drawing(_labelled(_levels(counts, marks), marks, cell_us), "".join(marks))
+    marks = [EVENTS if count else NOTHING for count in counts]
+    line = [_level(count, max(counts)) for count in counts]
+    for span in _spans(arrivals, {row["token_index"]: row for row in stalls}, end_us, by_hand):
+        cells = [cell for cell in _cells(span, cell_us, width) if not counts[cell]]
+        if not cells and span.main:
+            # Shorter than a cell, but what people look for: it takes the place of the events around it.
+            cells = [_cell((span.start_us + span.end_us) / 2, cell_us, width)]
+        for cell, shown in zip(cells, _labelled(span, len(cells)), strict=True):
+            marks[cell], line[cell] = span.mark, shown
+    return Drawing("".join(line), "".join(marks))
 
 
-def _spans(
-    arrivals: Sequence[tuple[int, int]], stalls: Mapping[int, Mapping[str, Any]], end_us: int, by_hand: bool
-) -> Iterator[Span]:
+def _spans(arrivals: Sequence[tuple[int, int]], stalls: Mapping[int, Row], end_us: int, by_hand: bool) -> Iterator[Span]:
     before = 0
     for index, (offset, wait) in enumerate(arrivals):
         yield from _gap(before, offset, wait, stalls.get(index), by_hand)
         before = offset
     tail = stalls.get(len(arrivals))
-    # Without its row nothing is known of the tail but its length.
-    yield from _gap(before, end_us, tail["wait_us"] if tail else 0, tail, by_hand or tail is None)
+    # A tail that was no stall has no row: nothing is known of it but its length, and it stays blank.
+    if tail is not None:
+        yield from _gap(before, end_us, tail["wait_us"], tail, by_hand)
 
 
-def _gap(start: int, end: int, wait: int, stall: Mapping[str, Any] | None, by_hand: bool) -> Iterator[Span]:
-    """A gap in the order things went on in it: the program's own time, the wait, and what of it the loop was busy."""
-    if by_hand or (stall is not None and stall["cause"] == "unknown"):
-        yield Span(start, end, UNKNOWN)
+def _gap(start: int, end: int, wait: int, stall: Row | None, by_hand: bool) -> Iterator[Span]:
+    """A gap in the order things went on in it: the program's own time, then the wait, at its end the busy loop."""
+    main = _CAUSES[stall["cause"]] if stall is not None else None
+    if by_hand or main == UNKNOWN:
+        yield Span(start, end, UNKNOWN, main is not None)
         return
-    blocked = stall["blocked_us"] if stall is not None else 0
-    waiting_from, busy_from = end - wait, end - blocked
-    yield Span(start, waiting_from, OWN)
-    yield Span(waiting_from, busy_from, WAITING)
-    yield Span(busy_from, end, BUSY)
+    asked, busy = end - wait, end - (stall["blocked_us"] if stall is not None else 0)
+    for since, until, mark in ((start, asked, OWN), (asked, busy, WAITING), (busy, end, BUSY)):
+        if until > since:
+            yield Span(since, until, mark, mark == main)
 
 
 def _cell(offset_us: float, cell_us: float, width: int) -> int:
@@ -106,34 +111,14 @@ def _cell(offset_us: float, cell_us: float, width: int) -> int:
 
 def _cells(span: Span, cell_us: float, width: int) -> range:
     """The cells whose middle lies within a span."""
-    return range(max(0, int(span.start_us / cell_us + 0.5)), min(width, int(span.end_us / cell_us + 0.5)))
+    return range(int(span.start_us / cell_us + 0.5), min(width, int(span.end_us / cell_us + 0.5)))
 
 
-def _mark_hidden_stalls(marks: list[str], spans: Sequence[Span], stalls: Sequence[Mapping[str, Any]], cell_us: float) -> None:
-    """Give a stall that is shorter than a cell the cell it falls into: a stall is what people look for."""
-    del spans
-    for row in stalls:
-        del row
-    del marks, cell_us
+def _level(count: int, most: int) -> str:
+    return LEVELS[(len(LEVELS) - 1) * count // most] if count else NOTHING
 
 
-def _levels(counts: Sequence[int], marks: Sequence[str]) -> str:
-    most = max(counts, default=0)
-    return "".join(
-        LEVELS[(len(LEVELS) - 1) * count // most] if mark == EVENTS else mark
-        for count, mark in zip(counts, marks, strict=True)
-    )
-
-
-def _labelled(line: str, marks: Sequence[str], cell_us: float) -> str:
-    """Write what a long stretch is, and how long, into its middle."""
-    said = []
-    position = 0
-    for mark, group in groupby(marks):
-        cells = len(list(group))
-        stretch = line[position : position + cells]
-        position += cells
-        label = f" {WORDS.get(mark, '')} {duration(cells * cell_us / 1000)} "
-        roomy = mark not in (EVENTS, " ") and cells >= len(label) + 4
-        said.append(label.center(cells, mark) if roomy else stretch)
-    return "".join(said)
+def _labelled(span: Span, cells: int) -> str:
+    """The span's character, so many times, with what it is and how long it took in the middle if there is room."""
+    label = f" {WORDS[span.mark]} {duration((span.end_us - span.start_us) / 1000)} "
+    return label.center(cells, span.mark) if cells >= len(label) + 4 else span.mark * cells

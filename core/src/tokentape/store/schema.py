@@ -85,17 +85,15 @@ def open_for_reading(path: Path) -> sqlite_utils.Database:
         TapeError: there is no such file, or it cannot be read.
     """
     if not path.exists():
-        raise TapeError(f"{path} does not exist: nothing is recorded there yet; record a program with: tokentape run app.py")
+        raise TapeError(
+            f"{path} does not exist: nothing is recorded there yet; record a program with: tokentape run app.py"
+        )
     _refuse_folder(path)
     from sqlite_utils import Database
 
     connection = _readable(path)
     try:
-        found = _identify(connection, path)
-        if not found:
-            raise TapeError(f"{path} is empty; record a program with: tokentape run app.py")
-        if found > FORMAT and not _has_views(connection):
-            raise _newer(path)
+        _check_readable(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -183,6 +181,14 @@ def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
 
 def _newer(path: Path) -> NewerTape:
     return NewerTape(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
+
+
+def _check_readable(connection: sqlite3.Connection, path: Path) -> None:
+    found = _identify(connection, path)
+    if not found:
+        raise TapeError(f"{path} is empty: nothing is recorded yet; record a program with: tokentape run app.py")
+    if found > FORMAT and not _has_views(connection):
+        raise _newer(path)
 
 
 def _has_views(connection: sqlite3.Connection) -> bool:

@@ -1,3 +1,4 @@
+# ruff: noqa: S105, S608  # the pieces put together are the constants below
 """The views of a tape as SQL: plain questions that plain SQL and plain Datasette can ask.
 
 They are written so that SQLite can stream them: a page of 101 rows, or a filter on one call, never computes the rest.
@@ -10,7 +11,9 @@ from collections.abc import Mapping
 from typing import Final
 
 # A framework's call and the SDK call that it made both hold the answer: totals take the SDK's.
-_COUNTED: Final = "(c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id))"
+_COUNTED: Final = (
+    "(c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id))"
+)
 # The model that was asked for; what the provider calls it is known only when the answer comes.
 _MODEL: Final = "coalesce(c.request_model, c.response_model)"
 _TEXT_KIND: Final = "(SELECT id FROM token_kinds WHERE name = 'text')"

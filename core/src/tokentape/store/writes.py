@@ -1,7 +1,8 @@
+# ruff: noqa: S608  # tables and columns are named by us; values are bound
 """What is written to a tape, one function for each thing, inside a transaction that the caller has begun.
 
-Each can be repeated from the start when the transaction was rolled back: ids are looked up by uid every time, nothing is
-kept between two calls.
+Each can be repeated from the start when the transaction was rolled back: ids are looked up by uid every time, nothing
+is kept between two calls.
 """
 
 from __future__ import annotations
@@ -16,9 +17,24 @@ from typing import Any, Final
 from ..models import Call, FinishedCall, Mark, Part, Process, Run
 from . import rows
 
-# One statement for so many rows: 1.1 µs a row, and beside 50 busy threads the interpreter is given up once for all of
-# them. `executemany` takes 1.9 and gives it up at every row.
+# One statement for so many rows: 1.1 µs a row, and the interpreter is given up once for all of them, which matters beside
+# 50 busy threads. `executemany` takes 1.9 and gives it up at every row.
 MAX_ROWS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What the store itself knows of a call that has ended.
+
+    Attributes:
+        content: what the events of each part add up to; None where content is not kept.
+        halves: parts whose last event ends with half a character.
+        dropped: how many events of the call could not be kept.
+    """
+
+    content: dict[int, str] | None
+    halves: Sequence[int]
+    dropped: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +100,36 @@ def close_run(connection: sqlite3.Connection, process_id: int, run: Run) -> None
     )
 
 
-def open_call(connection: sqlite3.Connection, process_id: int, call: Call) -> None:
-    """Add a call and its labels, unless it is there."""
+def open_call(connection: sqlite3.Connection, process_id: int, call: Call, run: Run | None) -> int:
+    """Add a call and its labels, unless it is there.
+
+    Args:
+        run: the call's run, where it is known: it is added too if the tape does not have it.
+
+    Returns:
+        The id of the call.
+    """
+    found = _id(connection, "llm_calls", call.uid)
+    if found is not None:
+        return found
+    if run is not None:
+        open_run(connection, process_id, run)
     row = rows.call_row(call)
     ids = {
         "run_id": _id(connection, "runs", row.pop("run_uid")),
         "parent_id": _id(connection, "llm_calls", row.pop("parent_uid")),
         "process_id": process_id,
     }
-    _insert(connection, "llm_calls", row | ids, "ON CONFLICT (uid) DO NOTHING")
-    call_id = _call_id(connection, call.uid)
+    call_id = _insert(connection, "llm_calls", row | ids)
     labels = [(call_id, key, value) for key, value in rows.label_rows(call.labels)]
-    insert_many(connection, "INSERT OR IGNORE INTO call_labels (call_id, key, value) VALUES", labels)
+    insert_many(connection, "INSERT INTO call_labels (call_id, key, value) VALUES", labels)
+    return call_id
 
 
-def add_events(connection: sqlite3.Connection, uid: str, events: Events) -> None:
-    """Add token events behind those that the call has, and keep its counters fresh.
-
-    Raises:
-        LookupError: the call is not on this tape.
-    """
-    call_id = _call_id(connection, uid)
+def add_events(connection: sqlite3.Connection, process_id: int, call: Call, run: Run | None, events: Events) -> None:
+    """Add token events behind those that the call has, and keep its counters fresh."""
+    # The file may have been replaced since the call was opened.
+    call_id = open_call(connection, process_id, call, run)
     _put_parts(connection, call_id, map(rows.part_row, events.parts), "DO NOTHING")
     highest = connection.execute("SELECT max(token_index) FROM llm_tokens WHERE call_id = ?", (call_id,)).fetchone()[0]
     first = 0 if highest is None else highest + 1
@@ -122,34 +147,16 @@ def add_events(connection: sqlite3.Connection, uid: str, events: Events) -> None
     )
 
 
-def close_call(
-    connection: sqlite3.Connection,
-    call: FinishedCall,
-    content: dict[int, str] | None,
-    halves: Sequence[int],
-    dropped: int,
-) -> None:
-    """Note how a call ended, with its parts and stalls.
-
-    Args:
-        content: what the events of each part add up to; None where content is not kept.
-        halves: parts whose last event ends with half a character.
-        dropped: how many of its events could not be kept.
-
-    Raises:
-        LookupError: the call is not on this tape.
-    """
-    call_id = _call_id(connection, call.uid)
-    row = rows.finished_row(call) | {"dropped_count": dropped}
-    if dropped:
-        row["events_kept"] = "dropped"
-    update_call(connection, call_id, row)
-    for part in halves:
+def close_call(connection: sqlite3.Connection, process_id: int, call: FinishedCall, run: Run | None, end: End) -> None:
+    """Note how a call ended, with its parts and stalls."""
+    call_id = open_call(connection, process_id, call, run)
+    dropped = {"dropped_count": end.dropped} | ({"events_kept": "dropped"} if end.dropped else {})
+    update_call(connection, call_id, rows.finished_row(call) | dropped)
+    for part in end.halves:
         _end_with_replacement(connection, call_id, part)
     parts = [rows.part_row(part) for part in call.parts]
-    if content is not None:
-        for part_row in parts:
-            part_row["content"] = content.get(part_row["part"], "")
+    if end.content is not None:
+        parts = [row | {"content": end.content.get(row["part"], "")} for row in parts]
     _put_parts(connection, call_id, parts, "DO UPDATE SET content = excluded.content")
     put_stalls(connection, call_id, map(rows.stall_row, call.stalls))
 
@@ -167,7 +174,7 @@ def put_stalls(connection: sqlite3.Connection, call_id: int, stalls: Iterable[ro
         _insert(connection, "llm_stalls", {"call_id": call_id} | row, or_="OR REPLACE ")
 
 
-def add_mark(connection: sqlite3.Connection, mark: Mark) -> None:
+def add_mark(connection: sqlite3.Connection, _: int, mark: Mark) -> None:
     """Add a mark; the run or call it names may be unknown here."""
     row = rows.mark_row(mark)
     ids = {
@@ -192,7 +199,14 @@ def _insert_tokens(connection: sqlite3.Connection, call_id: int, first: int, eve
     size = len(events.offset_us)
     n_tokens: Iterator[int | None] = map(events.n_tokens.get, range(size)) if events.n_tokens else repeat(None)
     columns = zip(
-        repeat(call_id), count(first), events.offset_us, events.wait_us, events.part, events.token, n_tokens, strict=False
+        repeat(call_id),
+        count(first),
+        events.offset_us,
+        events.wait_us,
+        events.part,
+        events.token,
+        n_tokens,
+        strict=False,
     )
     into = "INSERT INTO llm_tokens (call_id, token_index, offset_us, wait_us, part, token, n_tokens) VALUES"
     _insert_flat(connection, into, 7, chain.from_iterable(columns), size)
@@ -242,10 +256,3 @@ def _insert(connection: sqlite3.Connection, table: str, row: rows.Row, more: str
 def _id(connection: sqlite3.Connection, table: str, uid: str | None) -> int | None:
     found = connection.execute(f"SELECT id FROM {table} WHERE uid = ?", (uid,)).fetchone()
     return int(found[0]) if found is not None else None
-
-
-def _call_id(connection: sqlite3.Connection, uid: str) -> int:
-    found = _id(connection, "llm_calls", uid)
-    if found is None:
-        raise LookupError(f"call {uid} is not on this tape")
-    return found

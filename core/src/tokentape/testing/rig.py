@@ -35,6 +35,9 @@ class Driver(Protocol):
     def send(self, client: Any) -> Any:
         """Ask for a streamed answer; the stream, or an awaitable of it."""
 
+    def text(self, chunk: Any) -> str:
+        """The text that a chunk adds to the answer; empty for any other chunk."""
+
     def close_client(self, client: Any) -> Any:
         """Release the client's connections."""
 
@@ -86,21 +89,28 @@ class Rig:
         return await anext(stream, END) if self.asynchronous else next(stream, END)
 
     async def read(self, stream: Any, limit: int | None = None) -> list[Any]:
-        """Chunks as a loop over the stream sees them, all or the first few; then the loop is left."""
+        """Chunks as a loop over the stream sees them.
+
+        Args:
+            stream: the SDK's own.
+            limit: the loop is left after so many chunks with text; None reads to the end.
+        """
         chunks: list[Any] = []
         if limit == 0:
             return chunks
         if self.asynchronous:
             async for chunk in stream:
-                chunks.append(chunk)
-                if len(chunks) == limit:
+                if self._is_last(chunk, chunks, limit):
                     break
         else:
             for chunk in stream:
-                chunks.append(chunk)
-                if len(chunks) == limit:
+                if self._is_last(chunk, chunks, limit):
                     break
         return chunks
+
+    def _is_last(self, chunk: Any, chunks: list[Any], limit: int | None) -> bool:
+        chunks.append(chunk)
+        return limit is not None and sum(bool(self.driver.text(c)) for c in chunks) == limit
 
     async def close(self, stream: Any) -> None:
         """Close a stream as its user would."""

@@ -1,0 +1,47 @@
+"""The command `tokentape`: records programs, and says on a terminal what their streams did."""
+
+from __future__ import annotations
+
+import click
+
+from .. import __version__
+from .group import Group
+from .options import db_option
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    commands_in={
+        "demo": ".demo",
+        "list": ".list",
+        "path": ".path",
+        "plugins": ".plugins",
+        "ps": ".ps",
+        "run": ".run",
+        "show": ".show",
+        "status": ".status",
+    },
+)
+@db_option
+@click.version_option(__version__, prog_name="tokentape")
+@click.pass_context
+def cli(ctx: click.Context, db: str | None) -> None:
+    """Record the LLM streams of programs, and say what they did.
+
+    \b
+    Example:
+      tokentape run app.py
+      tokentape show
+
+    Without a command: where the tape is, what is on it, and the next step.
+    """
+    if ctx.invoked_subcommand is None:
+        from .status import overview
+
+        overview(db)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    cli(prog_name="tokentape")

@@ -1,0 +1,84 @@
+"""The group behind `tokentape`: commands are imported when they are used, plugins add theirs, mistakes take one line."""
+
+from __future__ import annotations
+
+import importlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ..errors import SettingsError, TokentapeError
+from .terminal import one_line
+
+
+class Mistake(click.ClickException):
+    """What the user is told on one line of stderr, without traceback."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(one_line(message))
+        self.exit_code = exit_code  # type: ignore[misc]  # click: one a class; ours: one a mistake
+
+
+class Group(click.Group):
+    """A group of commands.
+
+    Args:
+        commands_in: name of each built-in command and the module, relative to this package, that has it as `command`.
+    """
+
+    def __init__(self, *args: Any, commands_in: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._commands_in = commands_in
+        self._has_asked_plugins = False
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, those of plugins among them."""
+        self._ask_plugins()
+        return sorted({*self._commands_in, *self.commands})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A built-in command, imported now; else one that a plugin has added."""
+        module = self._commands_in.get(cmd_name)
+        if module is not None:
+            command: click.Command = importlib.import_module(module, __package__).command
+            return command
+        self._ask_plugins()
+        return self.commands.get(cmd_name)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the group's own options."""
+        with _answered():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        with _answered():
+            return super().invoke(ctx)
+
+    def _ask_plugins(self) -> None:
+        if not self._has_asked_plugins:
+            self._has_asked_plugins = True
+            from .plugins import loaded
+
+            loaded().call("tokentape_register_commands", cli=self)
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Answer what went wrong on purpose in one line: what, which, and what to do next."""
+    try:
+        yield
+    except click.UsageError as mistake:
+        if isinstance(mistake, click.NoArgsIsHelpError):
+            raise
+        where = mistake.ctx.command_path if mistake.ctx is not None else "tokentape"
+        raise Mistake(f"{mistake.format_message().rstrip('.')}. See {where} --help", mistake.exit_code) from None
+    except SettingsError as mistake:
+        raise Mistake(str(mistake), click.UsageError.exit_code) from None
+    except TokentapeError as problem:
+        raise Mistake(str(problem), click.ClickException.exit_code) from None
+    except sqlite3.Error as problem:
+        raise Mistake(f"the tape cannot be read ({problem}); try again, or see tokentape status", 1) from None

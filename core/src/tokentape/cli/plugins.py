@@ -1,0 +1,118 @@
+"""`tokentape plugins`: what is installed, whether it works, and if not, why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from .. import patching, settings
+from ..errors import SettingsError, UnsupportedSDK
+from .options import db_option, json_option
+from .terminal import print_json
+
+if TYPE_CHECKING:
+    from ..plugins import PluginHost
+
+_REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?(?P<range>[^;)]*)")
+
+
+@click.command("plugins")
+@db_option
+@json_option
+def command(db: str | None, as_json: bool) -> None:
+    """Print each plugin as JSON: name, version, hooks, state and reason, and the SDK that it connects.
+
+    \b
+    The state is one of
+      active       works
+      unsupported  the SDK is outside the range the adapter supports
+      skipped      could not be loaded
+      failed       raised an error
+      missing      the SDK is installed, its adapter is not
+
+    \b
+    Example:
+      tokentape plugins
+    """
+    print_json(report())
+
+
+def loaded() -> PluginHost:
+    """A host with the plugins that recording would load; a setting that is wrong does not keep plugins from loading."""
+    from ..plugins import PluginHost
+
+    try:
+        wanted = settings.resolve().plugins
+    except SettingsError:
+        wanted = None
+    host = PluginHost()
+    host.load(wanted)
+    return host
+
+
+def report() -> list[dict[str, Any]]:
+    """Every plugin, built-in or installed, and every adapter that is missing, with its state; imports no SDK."""
+    rows = [_builtin(), *(_with_sdk(asdict(plugin)) for plugin in loaded().reports())]
+    return rows + _missing({row["name"] for row in rows})
+
+
+def _builtin() -> dict[str, Any]:
+    from .. import __version__
+    from ..hookspecs import spec_names
+    from ..plugins import PluginReport
+    from ..store.plugin import SQLiteStore
+
+    hooks = [hook for hook in spec_names() if hasattr(SQLiteStore, hook)]
+    return {**asdict(PluginReport("sqlite", __version__, hooks)), "sdk": None, "sdk_version": None}
+
+
+def _with_sdk(row: dict[str, Any]) -> dict[str, Any]:
+    """Add what the plugin connects: its first requirement other than tokentape, and whether its version will do."""
+    sdk, supported = _requirement(row["name"])
+    found = _installed_version(sdk) if sdk is not None else None
+    row |= {"sdk": sdk, "sdk_version": found}
+    if sdk is not None and row["state"] == "active":
+        try:
+            patching.require(row["name"], sdk, found or "none", supported)
+        except UnsupportedSDK as problem:
+            row |= {"state": "unsupported", "reason": str(problem)}
+    return row
+
+
+def _missing(present: set[str]) -> list[dict[str, Any]]:
+    """A row for each SDK that is installed without the adapter that there is for it."""
+    from ..recording import KNOWN_SDKS
+
+    rows = []
+    for sdk, distribution in KNOWN_SDKS.items():
+        name, found = distribution.removeprefix("tokentape-"), _installed_version(sdk)
+        if name not in present and found is not None:
+            reason = f'{sdk} is not recorded; pip install "tokentape[{name}]"'
+            rows.append(
+                {"name": name, "version": None, "hooks": [], "state": "missing", "reason": reason}
+                | {"sdk": sdk, "sdk_version": found}
+            )
+    return rows
+
+
+def _requirement(plugin: str) -> tuple[str | None, str]:
+    """Name and supported range of the SDK that an installed plugin's distribution requires; bounds that we can check."""
+    points = importlib.metadata.entry_points(group="tokentape", name=plugin)
+    requires = next((point.dist.requires or [] for point in points if point.dist is not None), [])
+    for text in requires:
+        match = _REQUIREMENT.match(text)
+        if match is not None and match["name"] != "tokentape" and "extra ==" not in text:
+            bounds = [bound.replace(" ", "") for bound in match["range"].split(",")]
+            return match["name"], ",".join(sorted(b for b in bounds if re.match(r">=|<(?!=)", b)))
+    return None, ""
+
+
+def _installed_version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

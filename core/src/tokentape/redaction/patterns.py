@@ -1,0 +1,128 @@
+"""What counts as a secret: the built-in patterns, and the shape of those that plugins add."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from regex import Pattern as Compiled
+from regex import compile as compile_pattern
+from regex import error as PatternError  # noqa: N812 - beside our own Pattern
+
+
+class Redactor(Protocol):
+    """What finds one kind of secret."""
+
+    @property
+    def kind(self) -> str:
+        """Goes into the mark, `[redacted:KIND]`."""
+
+    @property
+    def pattern(self) -> Compiled[str]:
+        """An expression of the `regex` library, which can tell that a text ends within a match.
+
+        A match should end where its run of characters ends: it is taken as complete as soon as other text follows.
+        """
+
+    def is_secret(self, match: str) -> bool:
+        """Decide about a match what an expression cannot, such as a check digit."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A kind of secret that a regular expression describes; `Redactor` says what to observe.
+
+    Args:
+        kind: goes into the mark, `[redacted:KIND]`.
+        regex: an expression for the `regex` library.
+
+    Raises:
+        ValueError: the expression cannot be compiled.
+    """
+
+    kind: str
+    regex: str
+    pattern: Compiled[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "pattern", compile_pattern(self.regex))
+        except PatternError as fault:
+            raise ValueError(f"redaction pattern {self.kind!r}: {fault}; correct the expression") from None
+
+    def is_secret(self, match: str) -> bool:
+        """Take every match for a secret."""
+        return True
+
+
+@dataclass(frozen=True)
+class BuiltIn(Pattern):
+    """A pattern that is only searched where a cheap look finds a hint of it."""
+
+    hinted: Callable[[str], object]
+    check: Callable[[str], bool] = bool
+
+    def is_secret(self, match: str) -> bool:
+        """Check what the expression left open."""
+        return self.check(match)
+
+
+def _any_of(*hints: str) -> Callable[[str], bool]:
+    return lambda text: any(hint in text for hint in hints)
+
+
+def _passes_luhn(card: str) -> bool:
+    digits = [int(c) for c in reversed(card) if c.isdigit()]
+    return sum(digits[::2] + [sum(divmod(2 * d, 10)) for d in digits[1::2]]) % 10 == 0
+
+
+def _looks_random(bearer: str) -> bool:
+    token = bearer.rsplit(maxsplit=1)[-1]
+    return len(token) > len("responsibilities") or any(c.isdigit() for c in token)
+
+
+_KEYS: Final = (
+    *("sk-", "sk_live_", "rk_live_", "gsk_", "xai-", "pplx-", "nvapi-", "hf_", "r8_", "AIza", "AKIA", "ASIA"),
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"),
+)
+_BEARER: Final = ("Bearer", "bearer", "BEARER")
+# The letter of a JSON escape (`\nsk-…` in a tool's arguments) does not belong to the word behind it.
+_ESCAPE: Final = r"(?<=\\[bfnrt])"
+_START: Final = rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
+_PEM: Final = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+PATTERNS: Final = (
+    BuiltIn("api_key", rf"{_START}(?:{'|'.join(_KEYS)})[A-Za-z0-9_-]{{16,}}", _any_of(*_KEYS)),
+    BuiltIn(
+        "bearer_token",
+        rf"{_START}(?:{'|'.join(_BEARER)})[ \t]{{1,4}}[A-Za-z0-9._~+/=-]{{8,}}",
+        _any_of(*_BEARER),
+        _looks_random,
+    ),
+    BuiltIn(
+        "private_key",
+        rf"-----BEGIN {_PEM}[A-Za-z0-9+/=\s\\:.,-]{{16,}}?(?:-----END {_PEM}|(?=[^A-Za-z0-9+/=\s\\:.,-])|\Z)",
+        _any_of("-----BEGIN"),
+    ),
+    BuiltIn(
+        "jwt", rf"(?:(?<![A-Za-z0-9_-])|{_ESCAPE})eyJ(?:[A-Za-z0-9_-]{{8,}}+\.){{2}}[A-Za-z0-9_.-]*", _any_of("eyJ")
+    ),
+    BuiltIn(
+        "connection_string",
+        r"""(?<=://)[^\s/:@"'`<>]{0,128}:[^\s/@"'`<>]{1,256}@[^\s/"'`<>]*""",
+        _any_of("://"),
+    ),
+    BuiltIn(
+        "card_number",
+        r"(?<![0-9])(?<![0-9]\.)(?:[2-6][0-9]{12,18}|3[0-9]{3}(?P<sep>[ -])[0-9]{6}(?P=sep)[0-9]{5}"
+        r"|[2-6][0-9]{3}(?P<gap>[ -])(?:[0-9]{4}(?P=gap)){2}[0-9]{4})(?![0-9])",
+        re.compile("[2-6](?:[ -]?[0-9]){12}").search,
+        _passes_luhn,
+    ),
+)
+ANY: Final = Pattern("any", "|".join(f"(?:{p.regex})" for p in PATTERNS))
+_HINTS: Final = (*_KEYS, *_BEARER, "-----BEGIN", "eyJ", "://")
+# How text ends that breaks off before the hint is complete, or within the digits of a card.
+OPENINGS: Final = frozenset(hint[:length] for hint in _HINTS for length in range(1, len(hint) + 1))
+OPEN_ENDS: Final = (*OPENINGS, *(f"{digit}{gap}" for digit in range(10) for gap in ("", " ", "-")))

@@ -1,0 +1,212 @@
+"""Commits what is to be written in one transaction a batch, and keeps it while the database cannot be written."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .. import faults
+from ..clock import utc_text
+from ..errors import TapeError
+from ..models import Process
+from . import lost, schema, writes
+
+logger = logging.getLogger(__name__)
+
+# `processes.last_seen_at` is at most this old: beside other writes, and while nothing else is written.
+SEEN_EVERY_S: Final = 5.0
+SEEN_IDLE_S: Final = 60.0
+# How long a fork, or the end of recording, waits for a commit that is under way.
+WAIT_S: Final = 1.0
+
+Write = Callable[[sqlite3.Connection, int], None]
+
+# Connections that came over a fork: closing one, if only by collecting it, would touch locks that are the parent's.
+_inherited: list[sqlite3.Connection] = []
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """Something to be written, which can be tried again from its start.
+
+    Attributes:
+        write: writes it, given the connection and the id of our process, inside a transaction.
+        what: how it is named when it is lost.
+        events: how many token events it holds.
+    """
+
+    write: Write
+    what: str
+    events: int = 0
+
+
+class Committer:
+    """Holds operations in order and commits them, all or none.
+
+    Args:
+        path: the tape.
+        process: who writes.
+        busy_ms: how long one commit waits for other writers.
+    """
+
+    def __init__(self, path: Path, process: Process, *, busy_ms: int) -> None:
+        self.operations: list[Operation] = []
+        self.pending_events = 0
+        self.given_up_events = 0
+        self.last_error: str | None = None
+        self.last_commit_at: str | None = None
+        self._path = path
+        self._process = process
+        self._busy_ms = busy_ms
+        self._process_id: int | None = None
+        self._seen_s = 0.0
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self._forking: int | None = None
+
+    def add(self, operation: Operation) -> None:
+        """Hold an operation for the next commit."""
+        self.operations.append(operation)
+        self.pending_events += operation.events
+
+    def commit(self) -> None:
+        """Write everything that is held; if the database cannot be written, say so once and keep it."""
+        heard_of_s = time.monotonic() - self._seen_s
+        if not self.operations and (self._process_id is None or heard_of_s < SEEN_IDLE_S):
+            return
+        with self._lock:
+            try:
+                connection = self._connected()
+                while (failed := self._commit(connection)) is not None:
+                    self._give_up(*failed)
+            except (sqlite3.Error, TapeError, OSError) as error:
+                self._failed(error)
+            else:
+                self._worked()
+
+    def close(self) -> None:
+        """Close the tape; a commit that is stuck in the database keeps its connection until the process ends."""
+        if self._lock.acquire(timeout=WAIT_S):
+            self._disconnect()
+            self._lock.release()
+
+    def before_fork(self) -> None:
+        """Close the connection and hold still, until `after_fork_in_parent`, so that a child inherits none."""
+        if self._lock.acquire(timeout=WAIT_S):
+            self._forking = threading.get_ident()
+            self._disconnect()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on after a fork; the next commit opens the tape again."""
+        if self._forking == threading.get_ident():
+            self._forking = None
+            self._lock.release()
+
+    def abandon(self) -> None:
+        """Leave everything to the parent, in a forked child."""
+        if self._connection is not None:
+            _inherited.append(self._connection)
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; opened anew if it was closed, or if the file at the path is another one by now."""
+        if self._connection is not None and self._file != _identity(self._path):
+            self._disconnect()
+        if self._connection is None:
+            self._connection = schema.open_for_writing(self._path, busy_ms=self._busy_ms)
+            self._process_id = None
+            self._file = _identity(self._path)
+        return self._connection
+
+    def _commit(self, connection: sqlite3.Connection) -> tuple[Operation, Exception] | None:
+        """Write everything in one transaction.
+
+        Returns:
+            The operation that could not be written whatever the state of the database, and why; then nothing is.
+        """
+        operation: Operation | None = None
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            process_id = self._note_process(connection)
+            for operation in self.operations:
+                operation.write(connection, process_id)
+            connection.execute("COMMIT")
+        except Exception as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if operation is None or _is_outage(error):
+                raise
+            return operation, error
+        self.operations, self.pending_events = [], 0
+        if self._process_id is None:
+            lost.mark_lost(connection)
+        self._process_id = process_id
+        return None
+
+    def _note_process(self, connection: sqlite3.Connection) -> int:
+        process_id = self._process_id
+        if process_id is None:
+            process_id = writes.enter_process(connection, self._process)
+        now = time.monotonic()
+        if self._process_id is None or now - self._seen_s > SEEN_EVERY_S:
+            writes.saw_process(connection, process_id, _now())
+            self._seen_s = now
+        return process_id
+
+    def _give_up(self, operation: Operation, error: Exception) -> None:
+        self.operations = [held for held in self.operations if held is not operation]
+        self.pending_events -= operation.events
+        self.given_up_events += operation.events
+        faults.report("store", error, operation.what)
+
+    def _failed(self, error: Exception) -> None:
+        if not _is_busy(error):
+            self._disconnect()
+        if self.last_error is None:
+            logger.warning(
+                "%s cannot be written (%s); what is recorded is held until it can. The program is not affected.",
+                self._path,
+                error,
+            )
+        self.last_error = str(error)
+
+    def _worked(self) -> None:
+        self.last_commit_at = _now()
+        if self.last_error is not None:
+            self.last_error = None
+            logger.warning("%s can be written again.", self._path)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                pass  # a damaged file cannot be closed in good order
+
+
+def _now() -> str:
+    return utc_text(time.time_ns() // 1000)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it is the database that cannot be written, and not one operation that cannot be stored."""
+    return type(error) in {sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError, MemoryError}

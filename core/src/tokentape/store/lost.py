@@ -1,0 +1,161 @@
+"""Marks what a dead process left behind as `lost`, with the numbers of what had arrived."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import asdict, replace
+from typing import Any
+
+from .. import metrics
+from ..models import Metrics, Part, Stall
+from ..process import is_alive
+from . import rows, writes
+
+
+def mark_lost(connection: sqlite3.Connection, *, stall_ms: float = 1000.0) -> int:
+    """Mark the running calls and runs of processes that are gone.
+
+    Args:
+        connection: opened for writing.
+        stall_ms: a gap at least this long is a stall; what the dead process used is not known.
+
+    Returns:
+        How many calls were marked. 0, and nothing is changed, where the tape is read-only or stays locked.
+    """
+    try:
+        gone = [process_id for process_id, row in _unfinished(connection) if not is_alive(row)]
+        # Read and computed before the write lock is taken: the write is short however long the calls were.
+        found = [
+            _numbers(connection, call, stall_ms) for process_id in gone for call in _running(connection, process_id)
+        ]
+        return _write(connection, gone, found) if gone else 0
+    except sqlite3.OperationalError:
+        return 0
+
+
+def anyone_gone(connection: sqlite3.Connection) -> bool:
+    """Whether `mark_lost` would find something; never writes."""
+    return any(not is_alive(row) for _, row in _unfinished(connection))
+
+
+def _unfinished(connection: sqlite3.Connection) -> list[tuple[int, dict[str, Any]]]:
+    """Processes with calls or runs that have not ended."""
+    return [
+        (row["id"], row)
+        for row in _dicts(
+            connection,
+            "SELECT id, host, boot_id, pid, pid_started_at, last_seen_at FROM processes WHERE id IN ("
+            "SELECT process_id FROM llm_calls WHERE status = 'running' "
+            "UNION SELECT process_id FROM runs WHERE status = 'running')",
+        )
+    ]
+
+
+def _running(connection: sqlite3.Connection, process_id: int) -> list[dict[str, Any]]:
+    return _dicts(
+        connection,
+        "SELECT id, streaming, content_level, events_kept FROM llm_calls WHERE status = 'running' AND process_id = ?",
+        process_id,
+    )
+
+
+def _numbers(
+    connection: sqlite3.Connection, call: dict[str, Any], stall_ms: float
+) -> tuple[dict[str, Any], rows.Row, tuple[Stall, ...], dict[int, str]]:
+    """A lost call, the columns its tokens tell, its stalls, and the text of its parts."""
+    events = connection.execute(
+        "SELECT offset_us, wait_us, part, token, n_tokens FROM llm_tokens WHERE call_id = ? ORDER BY token_index",
+        (call["id"],),
+    ).fetchall()
+    if not events:
+        return call, {"status": "lost"}, (), {}
+    offset, wait, part, token, n_tokens = (list(column) for column in zip(*events, strict=True))
+    # Known only if every event told how many tokens it holds.
+    count = sum(n_tokens) if None not in n_tokens else None
+    computed, stalls = metrics.compute(
+        metrics.Timings(
+            offset_us=offset,
+            wait_us=wait,
+            part=part,
+            parts=_parts(connection, call["id"]),
+            end_us=offset[-1],
+            tail_wait_us=0,
+            threshold_ms=stall_ms,
+            token_count=count,
+            first_n_tokens=n_tokens[0],
+        )
+    )
+    columns = {
+        "status": "lost",
+        "token_count": count,
+        "token_count_source": "logprobs" if count is not None else None,
+        **asdict(_without_end(computed)),
+    }
+    return call, columns, tuple(s for s in stalls if s.position != "tail"), _joined(part, token)
+
+
+def _without_end(computed: Metrics) -> Metrics:
+    # Nobody saw the end: silence before it, and whose it was, would be a guess.
+    return replace(computed, duration_ms=None, tail_gap_ms=None)
+
+
+def _parts(connection: sqlite3.Connection, call_id: int) -> tuple[Part, ...]:
+    found = _dicts(
+        connection,
+        "SELECT p.part, k.name AS kind, p.choice, p.name FROM llm_parts p JOIN token_kinds k ON k.id = p.kind_id "
+        "WHERE p.call_id = ? ORDER BY p.part",
+        call_id,
+    )
+    return tuple(Part(**row) for row in found)
+
+
+def _joined(part: list[int], token: list[str | None]) -> dict[int, str]:
+    joined: dict[int, list[str]] = {}
+    for number, text in zip(part, token, strict=True):
+        joined.setdefault(number, []).append(text or "")
+    return {number: "".join(pieces) for number, pieces in joined.items()}
+
+
+def _write(connection: sqlite3.Connection, gone: list[int], found: list[Any]) -> int:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        marked = sum(_write_call(connection, *each) for each in found)
+        for process_id in gone:
+            # A run that a dead process has opened goes on in a live one that still has calls in it.
+            connection.execute(
+                "UPDATE runs SET status = 'lost' WHERE status = 'running' AND process_id = ? AND NOT EXISTS "
+                "(SELECT 1 FROM llm_calls c WHERE c.run_id = runs.id AND c.status = 'running')",
+                (process_id,),
+            )
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return marked
+
+
+def _write_call(
+    connection: sqlite3.Connection,
+    call: dict[str, Any],
+    columns: rows.Row,
+    stalls: tuple[Stall, ...],
+    text: dict[int, str],
+) -> int:
+    status = connection.execute("SELECT status FROM llm_calls WHERE id = ?", (call["id"],)).fetchone()
+    if status != ("running",):
+        return 0  # somebody else has marked it meanwhile
+    writes.update_call(connection, call["id"], columns)
+    writes.put_stalls(connection, call["id"], map(rows.stall_row, stalls))
+    if call["content_level"] != "timings":
+        for part, content in text.items():
+            connection.execute(
+                "UPDATE llm_parts SET content = ? WHERE call_id = ? AND part = ?", (content, call["id"], part)
+            )
+    return 1
+
+
+def _dicts(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, parameters)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]
