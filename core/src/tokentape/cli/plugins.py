@@ -5,17 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
-from .. import patching, settings
+from .. import __version__, patching, settings
 from ..errors import SettingsError, UnsupportedSDK
+from ..hookspecs import spec_names
+from ..plugins import GROUP, PluginHost, PluginReport
+from ..recording import KNOWN_SDKS
 from .options import db_option, json_option
 from .terminal import print_json
-
-if TYPE_CHECKING:
-    from ..plugins import PluginHost
 
 _REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?(?P<range>[^;)]*)")
 
@@ -43,8 +43,6 @@ def command(db: str | None, as_json: bool) -> None:
 
 def loaded() -> PluginHost:
     """A host with the plugins that recording would load; a setting that is wrong does not keep plugins from loading."""
-    from ..plugins import PluginHost
-
     try:
         wanted = settings.resolve().plugins
     except SettingsError:
@@ -56,18 +54,23 @@ def loaded() -> PluginHost:
 
 def report() -> list[dict[str, Any]]:
     """Every plugin, built-in or installed, and every adapter that is missing, with its state; imports no SDK."""
-    rows = [_builtin(), *(_with_sdk(asdict(plugin)) for plugin in loaded().reports())]
+    plugins = loaded().reports()
+    names = {plugin.name for plugin in plugins}
+    plugins += [_left_out(point) for point in importlib.metadata.entry_points(group=GROUP) if point.name not in names]
+    rows = [_builtin(), *(_with_sdk(asdict(plugin)) for plugin in plugins)]
     return rows + _missing({row["name"] for row in rows})
 
 
 def _builtin() -> dict[str, Any]:
-    from .. import __version__
-    from ..hookspecs import spec_names
-    from ..plugins import PluginReport
     from ..store.plugin import SQLiteStore
 
     hooks = [hook for hook in spec_names() if hasattr(SQLiteStore, hook)]
     return {**asdict(PluginReport("sqlite", __version__, hooks)), "sdk": None, "sdk_version": None}
+
+
+def _left_out(point: importlib.metadata.EntryPoint) -> PluginReport:
+    version = point.dist.version if point.dist is not None else None
+    return PluginReport(point.name, version, [], "skipped", "TOKENTAPE_PLUGINS does not name it")
 
 
 def _with_sdk(row: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +88,6 @@ def _with_sdk(row: dict[str, Any]) -> dict[str, Any]:
 
 def _missing(present: set[str]) -> list[dict[str, Any]]:
     """A row for each SDK that is installed without the adapter that there is for it."""
-    from ..recording import KNOWN_SDKS
-
     rows = []
     for sdk, distribution in KNOWN_SDKS.items():
         name, found = distribution.removeprefix("tokentape-"), _installed_version(sdk)
@@ -101,13 +102,13 @@ def _missing(present: set[str]) -> list[dict[str, Any]]:
 
 def _requirement(plugin: str) -> tuple[str | None, str]:
     """Name and supported range of the SDK that an installed plugin's distribution requires; bounds that we can check."""
-    points = importlib.metadata.entry_points(group="tokentape", name=plugin)
+    points = importlib.metadata.entry_points(group=GROUP, name=plugin)
     requires = next((point.dist.requires or [] for point in points if point.dist is not None), [])
     for text in requires:
         match = _REQUIREMENT.match(text)
         if match is not None and match["name"] != "tokentape" and "extra ==" not in text:
             bounds = [bound.replace(" ", "") for bound in match["range"].split(",")]
-            return match["name"], ",".join(sorted(b for b in bounds if re.match(r">=|<(?!=)", b)))
+            return match["name"], ",".join(sorted((b for b in bounds if re.match(r">=|<(?!=)", b)), reverse=True))
     return None, ""
 
 

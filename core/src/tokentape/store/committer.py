@@ -25,7 +25,7 @@ SEEN_IDLE_S: Final = 60.0
 # How long a fork, or the end of recording, waits for a commit that is under way.
 WAIT_S: Final = 1.0
 
-Write = Callable[[sqlite3.Connection, int], None]
+Write = Callable[[sqlite3.Connection, int], object]
 
 # Connections that came over a fork: closing one, if only by collecting it, would touch locks that are the parent's.
 _inherited: list[sqlite3.Connection] = []

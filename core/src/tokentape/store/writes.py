@@ -17,8 +17,8 @@ from typing import Any, Final
 from ..models import Call, FinishedCall, Mark, Part, Process, Run
 from . import rows
 
-# One statement for so many rows: 1.1 µs a row, and the interpreter is given up once for all of them, which matters beside
-# 50 busy threads. `executemany` takes 1.9 and gives it up at every row.
+# One statement for so many rows: 1.1 µs a row, and the interpreter is given up once for all of them, which matters
+# beside 50 busy threads. `executemany` takes 1.9 and gives it up at every row.
 MAX_ROWS: Final = 512
 
 
@@ -213,7 +213,7 @@ def _insert_tokens(connection: sqlite3.Connection, call_id: int, first: int, eve
 
 
 def _insert_flat(connection: sqlite3.Connection, into: str, width: int, values: Iterator[Any], left: int) -> None:
-    # Sizes are powers of two, so that a dozen prepared statements, which sqlite3 keeps by their text, do for every batch.
+    # Sizes are powers of two: a dozen prepared statements, which sqlite3 keeps by their text, do for every batch.
     while left:
         size = min(MAX_ROWS, 1 << (left.bit_length() - 1))
         connection.execute(_statement(into, width, size), tuple(islice(values, size * width)))
