@@ -51,7 +51,7 @@ class Request:
 
     Attributes:
         scalars: allow-listed parameters of the request.
-        body: the request body, kept by reference until the writer has turned it into JSON; only where prompts are kept.
+        body: the request body, kept by reference until the writer has turned it into JSON, where prompts are kept.
         choices: how many answers were asked for.
     """
 
@@ -97,7 +97,6 @@ class CallRecorder:
         "attempts",
         "beat",
         "blocked",
-        "body",
         "call",
         "carry_ns",
         "chunks_beyond_events",
@@ -138,7 +137,6 @@ class CallRecorder:
         self.clock = owner.clock
         self.call = call
         self.request = request
-        self.body: Any = request.body
         self.start_ns = start_ns
         self.rows: list[Any] = []
         self.parts: list[Part] = []

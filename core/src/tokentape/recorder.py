@@ -42,7 +42,7 @@ class Recorder:
         sample: Callable[[str], bool] = lambda uid: True,
     ) -> None:
         self.clock = clock
-        self.keep_prompts = keep_prompts
+        self._keep_prompts = keep_prompts
         self.open: set[CallRecorder] = set()
         self.queue: deque[tuple[str, CallRecorder | Run | Mark]] = deque()
         self.process_run = process_run
@@ -70,6 +70,8 @@ class Recorder:
                 return None
             if decided is not None:
                 call = replace(call, content_level=decided)  # type: ignore[arg-type]  # checked by the host
+        if not self._keep_prompts:
+            request.body = None
         opened = CallRecorder(self, call, request, start_ns)
         self.open.add(opened)
         self._last = run.last_call = opened

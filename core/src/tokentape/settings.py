@@ -13,8 +13,9 @@ from .errors import SettingsError
 from .models import CONTENT_LEVELS, ContentLevel
 
 ENV_PREFIX: Final = "TOKENTAPE_"
-# Variables that are no settings of `enable()`: the run a child process hangs under, the switches, our tests' own.
-OTHER_VARIABLES: Final = frozenset({"RUN", "DISABLED", "STRICT", "RECORDINGS"})
+# Variables that are no settings of `enable()`: the run a child process hangs under and the file it leaves notes in, the
+# switches, our tests' own.
+OTHER_VARIABLES: Final = frozenset({"RUN", "RUN_NOTES", "DISABLED", "STRICT", "RECORDINGS"})
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 

@@ -305,9 +305,8 @@ def _open(
     recorder = active()
     if recorder is None:
         return None
-    body = prompt if recorder.keep_prompts else None
     try:
-        return recorder.start(Request(ADAPTER, operation, provider, model, body=body, name=name))
+        return recorder.start(Request(ADAPTER, operation, provider, model, body=prompt, name=name))
     except Exception as fault:
         faults.report("python api", fault, "a call")
         return None

@@ -22,14 +22,23 @@ Row = dict[str, Any]
 
 # How long marking lost calls may wait for other writers; whoever opens the tape next tries again.
 MARK_BUSY_MS: Final = 500
+UID_CHARS: Final = 26
 # How many of the calls that a reference could mean are named.
 NAMED: Final = 5
 COUNTED_TABLES: Final = ("processes", "runs", "llm_calls", "llm_parts", "llm_tokens", "llm_stalls", "marks")
 
-CALLS: Final = """
+# A run and everything inside it.
+INSIDE: Final = """
+WITH RECURSIVE inside(id) AS (
+  SELECT id FROM runs WHERE uid = :run
+  UNION SELECT runs.id FROM runs JOIN inside ON runs.parent_id = inside.id
+)
+"""
+CALLS: Final = f"""{INSIDE}
 SELECT * FROM calls
 WHERE (:status IS NULL OR status = :status)
   AND (:model IS NULL OR call_id IN (SELECT id FROM llm_calls WHERE :model IN (request_model, response_model)))
+  AND (:run IS NULL OR call_id IN (SELECT c.id FROM llm_calls c JOIN inside ON c.run_id = inside.id))
   AND NOT EXISTS (
     SELECT 1 FROM json_each(:labels) wanted WHERE NOT EXISTS (
       SELECT 1 FROM call_labels l WHERE l.call_id = calls.call_id AND l.key = wanted.key AND l.value = wanted.value
@@ -38,21 +47,17 @@ WHERE (:status IS NULL OR status = :status)
 LIMIT :limit
 """
 
-# A run and everything inside it, and of its calls those that are not recorded once more by the SDK they went through.
-COUNTED_CALLS: Final = """
-WITH RECURSIVE inside(id) AS (
-  SELECT id FROM runs WHERE uid = :uid
-  UNION SELECT runs.id FROM runs JOIN inside ON runs.parent_id = inside.id
-),
+# Of the calls of a run those that are not recorded once more by the SDK they went through.
+COUNTED_CALLS: Final = f"""{INSIDE},
 counted AS (
   SELECT c.id, c.first_token_latency_ms FROM llm_calls c JOIN inside ON c.run_id = inside.id
   WHERE c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id)
 )
 """
-RUN_SUMMARY: Final = f"""{COUNTED_CALLS}
+RUN_SUMMARY: Final = """
 SELECT count(*) AS call_count, max(first_token_latency_ms) AS slowest_first_token_ms FROM counted
 """
-RUN_STALLS: Final = f"""{COUNTED_CALLS}
+RUN_STALLS: Final = """
 SELECT s.cause, count(*) AS stall_count, sum(s.gap_us) / 1000.0 AS gap_ms
 FROM counted JOIN llm_stalls s ON s.call_id = counted.id
 WHERE s.position <> 'first' GROUP BY s.cause ORDER BY gap_ms DESC
@@ -113,16 +118,18 @@ class Tape:
         labels: Mapping[str, str] | None = None,
         status: str | None = None,
         model: str | None = None,
+        run: str | None = None,
     ) -> list[Row]:
         """Rows of the view `calls`, newest first.
 
         Args:
-            limit: how many at the most.
+            limit: how many at the most; -1 for all.
             labels: only calls that have all of them.
             status: only calls with this status.
             model: only calls that asked for this model, or were answered by it.
+            run: only calls of the run with this uid, and of the runs inside it.
         """
-        wanted = {"status": status, "model": model, "labels": json.dumps(dict(labels or {})), "limit": limit}
+        wanted = {"status": status, "model": model, "run": run, "labels": json.dumps(dict(labels or {})), "limit": limit}
         return self._rows(CALLS, {k: storable(v) if isinstance(v, str) else v for k, v in wanted.items()})
 
     def call(self, ref: str | int = "-1") -> Row:
@@ -165,12 +172,16 @@ class Tape:
         """The stalls of a call, in the order they happened."""
         return self._rows("SELECT * FROM llm_stalls WHERE call_id = ? ORDER BY token_index", [call_id])
 
+    def run(self, ref: str | int) -> Row | None:
+        """The row of the view `run_stats` for a run's uid or row id; None if there is no such run."""
+        column = "run_id" if isinstance(ref, int) else "uid"
+        found = self._rows(f"SELECT * FROM run_stats WHERE {column} = ?", [ref])  # noqa: S608  # one of two words
+        return found[0] if found else None
+
     def marks(self, run_uid: str) -> list[Row]:
-        """What was marked in a run, in the order it began."""
-        return self._rows(
-            "SELECT m.* FROM marks m JOIN runs r ON r.id = m.run_id WHERE r.uid = ? ORDER BY m.started_unix_us, m.id",
-            [run_uid],
-        )
+        """What was marked in a run and in the runs inside it, in the order it began."""
+        marks = "SELECT m.* FROM marks m JOIN inside ON m.run_id = inside.id ORDER BY m.started_unix_us, m.id"
+        return self._rows(INSIDE + marks, {"run": storable(run_uid)})
 
     def in_flight(self) -> list[Row]:
         """Calls that have not ended, in any process, the one that has been silent longest first."""
@@ -191,8 +202,8 @@ class Tape:
             `call_count`, `slowest_first_token_ms` (None where no token came), and `stalls`: for each cause how many and
             how long, the longest first. A stall before the first token is not among them: the first number has it.
         """
-        summary = self._rows(RUN_SUMMARY, {"uid": run_uid})[0]
-        return summary | {"stalls": self._rows(RUN_STALLS, {"uid": run_uid})}
+        run = {"run": storable(run_uid)}
+        return self._rows(COUNTED_CALLS + RUN_SUMMARY, run)[0] | {"stalls": self._rows(COUNTED_CALLS + RUN_STALLS, run)}
 
     def mark_lost(self) -> int:
         """Mark what dead processes left running as `lost`, in one short write.
@@ -213,7 +224,7 @@ class Tape:
 
     def _find(self, ref: str) -> list[Row]:
         number = ref.removeprefix("-")
-        if not (number.isascii() and number.isalnum()):
+        if not (number.isascii() and number.isalnum() and len(number) <= UID_CHARS):
             return []
         if number.isdigit() and ref != number:
             newest = (
@@ -235,4 +246,6 @@ class Tape:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            raise TapeError(f"{self.path} cannot be read ({error}); check it with: sqlite3 TAPE .recover") from error
+            raise TapeError(
+                f"{self.path} cannot be read ({error}); if that stays so, recover it with: sqlite3 FILE .recover"
+            ) from error

@@ -30,6 +30,7 @@ IDLE_S: Final = 5.0
 # Waking up later than this means that the process, or this thread of it, was not running.
 LATE_NS: Final = 100_000_000
 MAX_PROMPT_BYTES: Final = 1_000_000
+PROMPT_HEAD_CHARS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -199,8 +200,7 @@ class Writer:
         live = self._live.pop(recorded, None)
         if live is None:
             return
-        if recorded.late is not None:
-            recorded.late()
+        self._do_late(recorded)
         self._take_events(recorded, live)
         if live.redactor is not None:
             self._tokens(live, live.redactor.finish())
@@ -208,6 +208,13 @@ class Writer:
         if call.error_message and call.content_level == "redacted":
             call = replace(call, error_message=redact_text(call.error_message))
         self._host.call("tokentape_call_finished", call=call)
+
+    def _do_late(self, recorded: CallRecorder) -> None:
+        if recorded.late is not None:
+            try:
+                recorded.late()
+            except Exception as fault:
+                faults.report(f"{recorded.call.adapter} adapter", fault, "a call's usage")
 
     def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
         """Take the complete events from the front of a call's list, a slice at a time."""
@@ -271,16 +278,14 @@ def _split_extras(part: list[Any], n_tokens: dict[int, int], logprobs: dict[int,
 def _presentable(recorded: CallRecorder) -> Call:
     """A call as outputs may see it: prompt turned into JSON, everything that is text redacted."""
     call = recorded.call
-    prompt = _prompt_json(recorded.body)
-    recorded.body = None
-    if call.content_level == "timings":
-        return call
+    prompt = None if call.content_level == "timings" else _prompt_json(recorded.request.body)
+    recorded.request.body = None
     if call.content_level == "full":
         return replace(call, prompt_json=prompt)
     return replace(
         call,
-        name=redact_text(call.name) if call.name else call.name,
-        prompt_json=redact_text(prompt) if prompt else prompt,
+        name=redact_text(call.name) if call.name else None,
+        prompt_json=redact_text(prompt) if prompt else None,
         request=_redacted(call.request) or {},
         labels=_redacted(call.labels) or {},
         metadata=_redacted(call.metadata),
@@ -292,13 +297,21 @@ def _redacted(values: Mapping[str, Any] | None) -> Any:
 
 
 def _prompt_json(body: Any) -> str | None:
+    """A request body as JSON; of one that is too large its size and its beginning.
+
+    Encoded piece by piece: in one go the encoder would not let go of the interpreter until a large body is done.
+    """
     if body is None:
         return None
-    text = json.dumps(body, ensure_ascii=False, default=str)
-    size = len(text.encode("utf-8", "replace"))
+    pieces: list[str] = []
+    size = 0
+    for piece in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(body):
+        if size <= MAX_PROMPT_BYTES:
+            pieces.append(piece)
+        size += len(piece.encode("utf-8", "replace"))
     if size <= MAX_PROMPT_BYTES:
-        return text
-    return json.dumps({"truncated": True, "bytes": size, "head": text[:4096]}, ensure_ascii=False)
+        return "".join(pieces)
+    return json.dumps({"truncated": True, "bytes": size, "head": "".join(pieces)[:PROMPT_HEAD_CHARS]})
 
 
 def _finalize_in_multiprocessing_child(writer: Writer) -> None:

@@ -72,7 +72,7 @@ def timeline(
         counts[_cell(offset, cell_us, width)] += 1
     marks = [EVENTS if count else NOTHING for count in counts]
     line = [_level(count, max(counts)) for count in counts]
-    for span in _spans(arrivals, {row["token_index"]: row for row in stalls}, end_us, by_hand):
+    for span in _spans(arrivals, stalls, end_us, by_hand):
         cells = [cell for cell in _cells(span, cell_us, width) if not counts[cell]]
         if not cells and span.main:
             # Shorter than a cell, but what people look for: it takes the place of the events around it.
@@ -82,12 +82,12 @@ def timeline(
     return Drawing("".join(line), "".join(marks))
 
 
-def _spans(arrivals: Sequence[tuple[int, int]], stalls: Mapping[int, Row], end_us: int, by_hand: bool) -> Iterator[Span]:
-    before = 0
+def _spans(arrivals: Sequence[tuple[int, int]], stalls: Sequence[Row], end_us: int, by_hand: bool) -> Iterator[Span]:
+    before, ended_by = 0, {row["token_index"]: row for row in stalls if row["position"] != "tail"}
     for index, (offset, wait) in enumerate(arrivals):
-        yield from _gap(before, offset, wait, stalls.get(index), by_hand)
+        yield from _gap(before, offset, wait, ended_by.get(index), by_hand)
         before = offset
-    tail = stalls.get(len(arrivals))
+    tail = next((row for row in stalls if row["position"] == "tail"), None)
     # A tail that was no stall has no row: nothing is known of it but its length, and it stays blank.
     if tail is not None:
         yield from _gap(before, end_us, tail["wait_us"], tail, by_hand)

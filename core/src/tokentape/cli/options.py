@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import settings
 from ..errors import TapeError
+from .terminal import note
+
+if TYPE_CHECKING:
+    from ..tape import Tape
 
 db_option = click.option("--db", metavar="PATH", help="The tape. Default: TOKENTAPE_DB, else one in your data folder.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, under the names of the tape's columns.")
@@ -34,16 +39,23 @@ def configured(db: str | None, **keywords: Any) -> settings.Settings:
     return settings.resolve({"db": given, **keywords})
 
 
-def tape_path(db: str | None) -> Path:
-    """Path of the tape to read.
+@contextmanager
+def opened(db: str | None) -> Iterator[Tape]:
+    """The tape, open for reading, on which the calls of dead processes have been marked as lost.
 
     Raises:
-        TapeError: there is none, because recording is set to write no tape.
+        TapeError: there is no tape, or it cannot be read.
     """
     path = configured(db).db
     if path is None:
         raise TapeError("the tape is set to none: nothing can be read; name one with --db PATH")
-    return path
+    from ..tape import Tape
+
+    with Tape.open(path) as tape:
+        tape.mark_lost()
+        if tape.is_newer:
+            note(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
+        yield tape
 
 
 def _labels(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

@@ -152,5 +152,4 @@ def _summary(path: Path | None, run: Run, db_argument: str) -> str:
             found = tape.summary_of_run(run.uid)
     except (TokentapeError, sqlite3.Error) as problem:
         return f"The tape cannot be read: {problem}"
-    said = words.summary(found["call_count"], found["slowest_first_token_ms"], found["stalls"])
-    return f"{said}. Next: tokentape {'show' if found['call_count'] else 'status'}{db_argument}"
+    return f"{words.summary(found)}. Next: tokentape {'show' if found['call_count'] else 'status'}{db_argument}"

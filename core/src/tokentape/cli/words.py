@@ -79,6 +79,16 @@ def gaps(call: Row) -> str | None:
     return "gaps: " + ", ".join(f"{word} {duration(call[f'inter_chunk_{column}_ms'])}" for word, column in named)
 
 
+def usage(call: Row) -> str | None:
+    """What the provider billed, `billed: input 120 tokens (100 cached), output 45 tokens`; None where it did not say."""
+    said = []
+    for name, within, kind in (("input", "cached_input", "cached"), ("output", "reasoning", "reasoning")):
+        count, part = call[f"{name}_tokens"], call[f"{within}_tokens"]
+        if count is not None:
+            said.append(f"{name} {plural(count, 'token')}" + (f" ({part:,} {kind})" if part else ""))
+    return "billed: " + ", ".join(said) if said else None
+
+
 def stall(row: Row, event_count: int) -> str:
     """Where one stall was, how long, and whose time it took: `4.2 s before event 12/41: in your code`."""
     where = f"before event {row['token_index'] + 1}/{event_count}"
@@ -105,19 +115,19 @@ def in_flight(call: Row) -> str:
     return f"{model}: waiting {call['silent_for_ms'] / 1000:.0f} s, {plural(call['event_count'], 'event')} so far"
 
 
-def summary(calls: int, slowest_first_token_ms: float | None, stalls: Sequence[Row]) -> str:
+def summary(run: Row) -> str:
     """A run in one line: `3 calls, slowest first token 2.1 s, 1 stall (upstream 4.2 s)`.
 
     Args:
-        calls: how many there were.
-        slowest_first_token_ms: None when no token came.
-        stalls: rows with `cause` and `gap_us`.
+        run: `call_count`, `slowest_first_token_ms`, and `stalls`: rows with `cause`, `stall_count` and `gap_ms`.
     """
-    said = [plural(calls, "call")]
-    if slowest_first_token_ms is not None:
-        said.append(f"slowest first token {duration(slowest_first_token_ms)}")
-    if stalls:
-        said.append(f"{plural(len(stalls), 'stall')} ({_by_cause(stalls)})")
+    said = [plural(run["call_count"], "call")]
+    if run["slowest_first_token_ms"] is not None:
+        said.append(f"slowest first token {duration(run['slowest_first_token_ms'])}")
+    if run["stalls"]:
+        count = sum(row["stall_count"] for row in run["stalls"])
+        causes = ", ".join(f"{row['cause']} {duration(row['gap_ms'])}" for row in run["stalls"])
+        said.append(f"{plural(count, 'stall')} ({causes})")
     return ", ".join(said)
 
 
@@ -128,13 +138,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def _by_cause(stalls: Sequence[Row]) -> str:
-    total: Counter[str] = Counter()
-    for row in stalls:
-        total[row["cause"]] += row["gap_us"]
-    return ", ".join(f"{cause} {duration(gap_us / 1000)}" for cause, gap_us in total.most_common())
 
 
 def _pieces(call: Row, total: float) -> list[tuple[str, float]]:

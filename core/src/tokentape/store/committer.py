@@ -144,9 +144,9 @@ class Committer:
                 raise
             return operation, error
         self.operations, self.pending_events = [], 0
-        if self._process_id is None:
+        starting, self._process_id = self._process_id is None, process_id
+        if starting:
             lost.mark_lost(connection)
-        self._process_id = process_id
         return None
 
     def _note_process(self, connection: sqlite3.Connection) -> int:

@@ -29,6 +29,7 @@ def run_next_sitecustomize() -> None:
 
 def start_recording() -> None:
     """Turn recording on; whatever goes wrong is said in one line."""
+    leave_note()
     try:
         import tokentape
     except ImportError as problem:
@@ -52,14 +53,14 @@ def note_missing_adapters() -> None:
         leave_note(f"{missing['sdk']} was used, but not recorded; {missing['install']}")
 
 
-def leave_note(text: str) -> None:
-    """Append a line to the file that `tokentape run` reads when the program has ended."""
+def leave_note(text: str = "") -> None:
+    """Append to the file that `tokentape run` reads when the program has ended; it exists if we were here at all."""
     path = os.environ.get(NOTES)
     if path:
         try:
             # One short write to a file opened for appending: lines of several processes do not mix.
             with pathlib.Path(path).open("a", encoding="ascii") as file:
-                file.write(json.dumps(text) + "\n")
+                file.write(json.dumps(text) + "\n" if text else "")
         except OSError:
             pass  # the run is over; nobody reads notes any more
 

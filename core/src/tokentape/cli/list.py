@@ -1,0 +1,103 @@
+"""`tokentape list`: the newest calls, one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ..models import FINAL_STATUSES
+from . import words
+from .options import db_option, json_option, label_option, opened
+from .terminal import console, note, one_line, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STYLES: Final[Mapping[str, str]] = {
+    "running": "cyan",
+    "error": "red",
+    "cancelled": "yellow",
+    "abandoned": "yellow",
+    "lost": "yellow",
+}
+# Where uids are cut to fit: more than the ten characters of the millisecond, and more wherever two are alike.
+SHORT_UID: Final = 14
+FULL_WIDTH: Final = 140
+TEXT_WIDTH: Final = 60
+
+
+@click.command("list")
+@db_option
+@click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at the most.")
+@label_option("Only calls with this label; may be given several times.")
+@click.option("--status", type=click.Choice(["running", *FINAL_STATUSES]), help="Only calls with this status.")
+@click.option("--model", metavar="NAME", help="Only calls that asked for this model, or were answered by it.")
+@json_option
+def command(
+    db: str | None, limit: int, labels: dict[str, str], status: str | None, model: str | None, as_json: bool
+) -> None:
+    """List the newest calls. Times are UTC.
+
+    \b
+    Example:
+      tokentape list -n 5 --status error --label env=prod
+    """
+    with opened(db) as tape:
+        calls = tape.calls(limit, labels=labels, status=status, model=model)
+    if as_json:
+        print_json(calls)
+    elif calls:
+        print_table(calls)
+    if not calls:
+        asked = labels or status or model
+        note("No call is like that; see: tokentape list" if asked else "No call is recorded yet: tokentape run app.py")
+
+
+def print_table(calls: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows of the view `calls` on stdout, in the width of the terminal."""
+    out = console()
+    out.print(_table(calls, out.width >= FULL_WIDTH))
+
+
+def _table(calls: Sequence[Mapping[str, Any]], roomy: bool) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("uid", "when", "model", "status", "first token", "rate", "longest gap"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis", justify="right" if "first" in heading else "left")
+    if roomy:
+        table.add_column("text", no_wrap=True, overflow="ellipsis", max_width=TEXT_WIDTH)
+    digits = 26 if roomy else _distinct([call["uid"] for call in calls])
+    for call in calls:
+        status = Text(call["status"], style=STYLES.get(call["status"], ""))
+        shown = [call["uid"][:digits], _when(call["started_at"]), one_line(call["model"] or ""), status, *_numbers(call)]
+        # Text, so that nothing in it is taken for markup.
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in [*shown, *_text(call, roomy)]))
+    return table
+
+
+def _numbers(call: Mapping[str, Any]) -> list[str]:
+    first, gap = call["first_token_latency_ms"], call["longest_gap_ms"]
+    longest = "" if gap is None else f"{words.duration(gap)} {call['cause'] or ''}".rstrip()
+    return ["" if first is None else words.duration(first), words.rate(call) or "", longest]
+
+
+def _text(call: Mapping[str, Any], roomy: bool) -> list[str]:
+    return [one_line(call["text_start"] or "")] if roomy else []
+
+
+def _when(at: str) -> str:
+    day = "" if at.startswith(datetime.now(UTC).date().isoformat()) else f"{at[5:10]} "
+    return f"{day}{at[11:19]}"
+
+
+def _distinct(uids: Sequence[str]) -> int:
+    """How much of each uid tells it from all others here."""
+    size = SHORT_UID
+    while len({uid[:size] for uid in uids}) < len(uids):
+        size += 1
+    return size

@@ -1,0 +1,80 @@
+"""`tokentape status`, and `tokentape` alone: where the tape is, what is on it, and what records to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import words
+from .options import configured, db_option, json_option, opened
+from .terminal import one_line, print_json
+
+
+@click.command("status")
+@db_option
+@json_option
+def command(db: str | None, as_json: bool) -> None:
+    """Show where the tape is, how much is on it, and whether each adapter works.
+
+    \b
+    Example:
+      tokentape status
+    """
+    from .plugins import report
+
+    tape, plugins = _on_tape(db), report()
+    if as_json:
+        print_json({"tape": tape, "plugins": plugins})
+        return
+    for line in (*_tape_lines(tape), *map(_plugin_line, plugins)):
+        click.echo(one_line(line))
+
+
+def overview(db: str | None) -> None:
+    """Say where the tape is, what is on it, and the next step."""
+    tape = _on_tape(db)
+    last = tape.get("last_call")
+    click.echo(one_line(f"Tape: {tape['path']}"))
+    if last is None:
+        click.echo("Nothing is recorded yet.")
+        click.echo("Next: tokentape run app.py, or without a program of your own: tokentape demo")
+        return
+    click.echo(one_line(f"{words.plural(tape['rows']['llm_calls'], 'call')}, the last one {_last(last)}"))
+    click.echo("Next: tokentape show")
+
+
+def _on_tape(db: str | None) -> dict[str, Any]:
+    path = configured(db).db
+    if path is None or not path.exists():
+        return {"path": str(path or "none"), "exists": False}
+    with opened(db) as tape:
+        newest = tape.calls(1)
+        return {"path": str(path), "exists": True, **tape.totals(), "last_call": newest[0] if newest else None}
+
+
+def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
+    yield f"Tape: {tape['path']}"
+    if not tape["exists"]:
+        yield "Nothing is recorded yet."
+        return
+    rows = tape["rows"]
+    counted = (("llm_calls", "call"), ("llm_tokens", "token event"), ("runs", "run"), ("llm_stalls", "stall"), ("marks", "mark"))
+    yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in counted)
+    dropped = tape["dropped_events"]
+    yield f"{dropped:,} token events dropped" if dropped else "No token event was dropped."
+
+
+def _plugin_line(plugin: dict[str, Any]) -> str:
+    version = f" {plugin['version']}" if plugin["version"] else ""
+    sdk = f" ({plugin['sdk']} {plugin['sdk_version']})" if plugin["sdk_version"] else ""
+    reason = f": {plugin['reason']}" if plugin["reason"] else ""
+    return f"{plugin['name']}{version}{sdk} {plugin['state']}{reason}"
+
+
+def _last(call: dict[str, Any]) -> str:
+    first = call["first_token_latency_ms"]
+    said = f"{call['name']} {call['status']}"
+    return f"{said}, first token {words.duration(first)}" if first is not None else said
