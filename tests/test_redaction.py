@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
@@ -16,9 +17,8 @@ from hypothesis import strategies as st
 from tokentape.models import Part, Token, TokenBatch
 from tokentape.redaction import CallRedactor, Pattern, Rules, redact_json, redact_text
 from tokentape.redaction.events import HOLD_CHARS, HOLD_US
-from tokentape.redaction.patterns import PATTERNS
 
-PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAxu7P0000\nq2W9/+abcdEFGH==\n-----END RSA PRIVATE KEY-----"  # gitleaks:allow
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAxu7P0000\nq2W9/+abcdEFGH==\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
 SECRETS = {
     "openai": ("api_key", "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x"),
@@ -182,8 +182,8 @@ def test_numbers_of_tokens_and_log_probabilities_follow_their_events() -> None:
 
 PROSE = (
     "Ask her: the desk-lamp costs 42.50 € (3 × 14), since 2023-11-23 18:00:00; see https://example.com/a?b=c#d or "
-    "http://localhost:8080/x. 'Task-oriented' bearers of risk-averse keys, e.g. 0.1234567890123456789 and 1763920800123456, "
-    "hf_hub and sk-learn, -----BEGIN CERTIFICATE-----, eyJ, 東京は2023年に。 Bearer authentication needs care. "
+    "http://localhost:8080/x. 'Task-oriented' bearers of risk-averse keys, e.g. 0.1234567890123456789 "
+    "and 1763920800123456, hf_hub and sk-learn, -----BEGIN CERTIFICATE-----, eyJ, 東京は2023年に。 Bearer authentication needs care. "
 )
 
 
@@ -242,7 +242,7 @@ def test_text_held_for_two_seconds_by_another_part_is_masked_whole() -> None:
 def test_what_continues_a_secret_that_was_masked_early_is_masked_without_a_second_mark() -> None:
     redactor = CallRedactor()
     redactor.feed(batch(["key sk-0123"]))
-    redactor.feed(batch(["x"], [1], start_us=HOLD_US + 1))
+    redactor.feed(batch(["no"], [1], start_us=HOLD_US + 1))
 
     assert texts(redactor.feed(batch(["4567", "89abcdef", " on"], start_us=HOLD_US + 2))) == ["", "", " on"]
 
@@ -250,7 +250,7 @@ def test_what_continues_a_secret_that_was_masked_early_is_masked_without_a_secon
 def test_what_turns_out_harmless_goes_on_plainly() -> None:
     redactor = CallRedactor()
     redactor.feed(batch(["see sk-lea"]))
-    redactor.feed(batch(["x"], [1], start_us=HOLD_US + 1))
+    redactor.feed(batch(["no"], [1], start_us=HOLD_US + 1))
 
     assert texts(redactor.feed(batch(["rn", " and on."], start_us=HOLD_US + 2))) == ["rn", " and on."]
 
@@ -259,7 +259,7 @@ def test_a_secret_begun_by_a_prefix_that_left_is_marked_where_it_goes_on() -> No
     redactor = CallRedactor()
     redactor.feed(batch(["key sk-"]))
 
-    assert texts(redactor.feed(batch(["x"], [1], start_us=HOLD_US + 1))) == ["key sk-", "x"]
+    assert texts(redactor.feed(batch(["no"], [1], start_us=HOLD_US + 1))) == ["key sk-", "no"]
     assert texts(redactor.feed(batch(["01234567", "89abcdef", " on"], start_us=HOLD_US + 2))) == [
         "[redacted:api_key]",
         "",
@@ -272,7 +272,7 @@ def test_a_number_that_ends_a_part_is_shown_if_it_is_short(end: str, shown: str)
     redactor = CallRedactor()
     redactor.feed(batch([end]))
 
-    assert texts(redactor.feed(batch(["x"], [1], start_us=HOLD_US + 1))) == [shown, "x"]
+    assert texts(redactor.feed(batch(["no"], [1], start_us=HOLD_US + 1))) == [shown, "no"]
 
 
 def test_a_secret_without_end_is_held_for_four_thousand_characters_and_masked_for_good() -> None:
@@ -329,7 +329,7 @@ def test_what_a_plugin_may_want_masked_does_not_leave_early() -> None:
     redactor = CallRedactor(Rules([Pattern("pin", "[0-9]{5}")]))
     redactor.feed(batch(["pin 23"]))
 
-    assert texts(redactor.feed(batch(["x"], [1], start_us=HOLD_US + 1))) == ["pin [redacted:undecided]", "x"]
+    assert texts(redactor.feed(batch(["no"], [1], start_us=HOLD_US + 1))) == ["pin [redacted:undecided]", "no"]
 
 
 def test_a_pattern_that_matches_nothing_at_all_is_no_trap() -> None:
@@ -386,16 +386,17 @@ FRAGMENTS = [
 def streams(draw: st.DrawFn) -> list[TokenBatch]:
     """Up to three parts, each a text of secrets, halves of secrets and harmless words, cut and interleaved anyhow."""
     fragments = st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join)
-    waiting = {number: draw(fragments) for number in range(draw(st.integers(1, 3)))}
+    waiting = dict(enumerate(draw(st.lists(fragments, min_size=1, max_size=3))))
+    turns = cycle(draw(st.lists(st.sampled_from(range(len(waiting))), max_size=8)) + list(waiting))
+    sizes = cycle([*draw(st.lists(st.integers(0, 30), max_size=8)), 1])
     tokens, part = [], []
     while any(waiting.values()):
-        number = draw(st.sampled_from([number for number, text in waiting.items() if text]))
-        size = draw(st.integers(0, 30))
+        number, size = next(turns), next(sizes)
         tokens.append(waiting[number][:size])
         part.append(number)
         waiting[number] = waiting[number][size:]
     cuts = sorted({0, len(tokens), *draw(st.lists(st.integers(0, len(tokens)), max_size=10))})
-    return [batch(tokens[a:b], part[a:b], start_us=10 * a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [batch(tokens[a:b], part[a:b], start_us=10 * a) for a, b in pairwise(cuts)]
 
 
 @given(streams())
@@ -406,22 +407,3 @@ def test_a_stream_is_masked_as_its_joined_text_is(batches: list[TokenBatch]) -> 
 
     assert [row._replace(token=None) for row in out] == [row._replace(token=None) for row in rows]
     assert joined(out) == {part: redact_text(text) for part, text in joined(rows).items()}
-
-
-@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.kind)
-@given(data=st.data())
-def test_every_text_that_a_pattern_describes_is_noticed_before_it_is_complete(pattern: Pattern, data: Any) -> None:
-    secret = data.draw(st.from_regex(regex_for_hypothesis(pattern), fullmatch=True))
-    before = "://" if pattern.kind == "connection_string" else ""
-    for cut in range(1, len(secret)):
-        undecided = Rules().scan(before + secret[:cut], len(before), final=False)[1]
-        assert undecided <= len(before), (secret, cut)
-
-
-def regex_for_hypothesis(pattern: Pattern) -> str:
-    """Without what looks around, which the tested text begins and ends with."""
-    bare = pattern.regex
-    for looked in (r"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt]))", r"(?:(?<![A-Za-z0-9_-])|(?<=\\[bfnrt]))", "(?<=://)"):
-        bare = bare.replace(looked, "")
-    bare = bare.replace("(?<![0-9])(?<![0-9]\\.)", "").replace("(?![0-9])", "")
-    return bare.replace(r"|(?=[^A-Za-z0-9+/=\s\\:.,-])|\Z", "").replace("+\\.", "\\.")

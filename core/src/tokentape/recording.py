@@ -16,6 +16,7 @@ from .clock import SYSTEM_CLOCK, Clock
 from .errors import SettingsError, TapeError
 from .plugins import PluginHost
 from .recorder import Recorder
+from .redaction import BUILT_IN, Rules
 from .runs import RunHandle
 from .writer import Writer
 
@@ -38,14 +39,18 @@ class _Session:
         self.keywords = dict(keywords)
         self.host = PluginHost()
         self.store = self._open_store()
-        self.writer = Writer(
-            self.host, flush_ms=chosen.flush_ms, stall_ms=chosen.stall_ms, holding=lambda: self._pending() > 0
-        )
         self._process_run: RunHandle | None = None
         self._inherits_run = False
         self.host.load(chosen.plugins)
         for plugin in _registered:
             self.host.register(plugin, _plugin_name(plugin))
+        self.writer = Writer(
+            self.host,
+            flush_ms=chosen.flush_ms,
+            stall_ms=chosen.stall_ms,
+            holding=self._is_holding,
+            rules=self._rules(),
+        )
         self.recorder = Recorder(
             process_run=self._run_of_process,
             notify=self.writer.notify,
@@ -97,8 +102,12 @@ class _Session:
         self.host.register(store, "sqlite")
         return store
 
-    def _pending(self) -> int:
-        return int(self.store.pending_events) if self.store is not None else 0
+    def _rules(self) -> Rules:
+        extra = [redactor for _, found in self.host.each("tokentape_redactors") for redactor in found or ()]
+        return Rules(extra) if extra else BUILT_IN
+
+    def _is_holding(self) -> bool:
+        return self.store is not None and bool(self.store.is_holding)
 
     def _run_of_process(self) -> RunHandle:
         with _lock:

@@ -263,7 +263,7 @@ class AsyncRecordedStream(AsyncStreamTap):
         return await super().__anext__()
 
     async def _resolve(self, pending: Awaitable[Any]) -> None:
-        call = self._call
+        call, now, _, read = self._at_hand
         try:
             self._stream = await pending
         except BaseException as exc:
@@ -271,7 +271,7 @@ class AsyncRecordedStream(AsyncStreamTap):
             raise
         call.carry_ns = call.clock.monotonic_ns() - call.start_ns
         self._pending = None
-        self._iterator = self._stream.__aiter__()
+        self._at_hand = call, now, self._stream.__aiter__(), read
 
     async def aclose(self) -> None:
         """Stop reading: closes the stream, if it can be closed, and ends the call."""

@@ -129,7 +129,13 @@ class Tape:
             model: only calls that asked for this model, or were answered by it.
             run: only calls of the run with this uid, and of the runs inside it.
         """
-        wanted = {"status": status, "model": model, "run": run, "labels": json.dumps(dict(labels or {})), "limit": limit}
+        wanted = {
+            "status": status,
+            "model": model,
+            "run": run,
+            "labels": json.dumps(dict(labels or {})),
+            "limit": limit,
+        }
         return self._rows(CALLS, {k: storable(v) if isinstance(v, str) else v for k, v in wanted.items()})
 
     def call(self, ref: str | int = "-1") -> Row:

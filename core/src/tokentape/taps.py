@@ -29,18 +29,19 @@ class Reader(Protocol):
 
 
 class _Tap:
-    __slots__ = ("_call", "_iterator", "_now", "_read")
+    __slots__ = ("_at_hand", "_call")
 
     def __init__(self, iterator: Any, call: CallRecorder, read: Reader) -> None:
-        self._iterator = iterator
         self._call = call
-        self._read = read
-        self._now = call.clock.monotonic_ns
+        # What every chunk needs, got in one go: in a class with a `__getattr__` each attribute takes 23 ns and not 3.
+        self._at_hand = (call, call.clock.monotonic_ns, iterator, read)
         call.tapped = True
 
     def __getattr__(self, name: str) -> Any:
         # Whatever else the SDK's own iterator can do (`close`, `gi_frame`, …) it still can.
-        return getattr(self._iterator, name)
+        if name in _Tap.__slots__:
+            raise AttributeError(name)  # `iter()` had raised, and this is `__del__`
+        return getattr(self._at_hand[2], name)
 
     def _fault(self, fault: Exception) -> None:
         faults.report(f"{self._call.call.adapter} adapter", fault, "a chunk's events")
@@ -61,21 +62,21 @@ class StreamTap(_Tap):
         return self
 
     def __next__(self) -> Any:
-        call = self._call
+        call, now, iterator, read = self._at_hand
         asked = 0
         try:
-            call.asked_ns = asked = self._now()
+            call.asked_ns = asked = now()
         except Exception as fault:
             self._fault(fault)
         try:
-            chunk = next(self._iterator)
+            chunk = next(iterator)
         except BaseException as exc:
             self._stopped(exc, asked)
             raise
         try:
-            at = self._now()
+            at = now()
             call.asked_ns = 0
-            self._read(chunk, asked, at)
+            read(chunk, asked, at)
         except Exception as fault:
             self._fault(fault)
         return chunk
@@ -90,21 +91,21 @@ class AsyncStreamTap(_Tap):
         return self
 
     async def __anext__(self) -> Any:
-        call = self._call
+        call, now, iterator, read = self._at_hand
         asked = 0
         try:
-            call.asked_ns = asked = self._now()
+            call.asked_ns = asked = now()
         except Exception as fault:
             self._fault(fault)
         try:
-            chunk = await anext(self._iterator)
+            chunk = await anext(iterator)
         except BaseException as exc:
             self._stopped(exc, asked)
             raise
         try:
-            at = self._now()
+            at = now()
             call.asked_ns = 0
-            self._read(chunk, asked, at)
+            read(chunk, asked, at)
         except Exception as fault:
             self._fault(fault)
         return chunk

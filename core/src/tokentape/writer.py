@@ -10,7 +10,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from .models import Call, Mark, Run, TokenBatch
 from .outcome import Seen, finished
 from .plugins import PluginHost
 from .recorder import Recorder
-from .redaction import CallRedactor, redact_json, redact_text
+from .redaction import BUILT_IN, CallRedactor, Rules, redact_json
 
 # As many events as can be taken apart and redacted in well under a millisecond of holding the interpreter.
 SLICE_EVENTS: Final = 256
@@ -51,10 +51,17 @@ class Writer:
         flush_ms: time between two rounds.
         stall_ms: a gap at least this long is a stall.
         holding: whether an output still holds something that it could not write.
+        rules: what is a secret.
     """
 
     def __init__(
-        self, host: PluginHost, *, flush_ms: float, stall_ms: float, holding: Callable[[], bool] = lambda: False
+        self,
+        host: PluginHost,
+        *,
+        flush_ms: float,
+        stall_ms: float,
+        holding: Callable[[], bool] = lambda: False,
+        rules: Rules = BUILT_IN,
     ) -> None:
         self.recorder: Recorder
         self.latest_ns = 0
@@ -62,6 +69,7 @@ class Writer:
         self._flush_s = flush_ms / 1000
         self._stall_ms = stall_ms
         self._holding = holding
+        self._rules = rules
         self._reset()
 
     def _reset(self) -> None:
@@ -186,14 +194,14 @@ class Writer:
         if isinstance(value, CallRecorder):
             self._announce(value) if what == "call_started" else self._finish(value)
         elif isinstance(value, Run):
-            run = replace(value, name=redact_text(value.name), metadata=_redacted(value.metadata))
+            run = replace(value, name=self._mask(value.name), metadata=self._mask(value.metadata))
             self._host.call(f"tokentape_{what}", run=run)
         else:
-            self._host.call("tokentape_mark", mark=replace(value, name=redact_text(value.name)))
+            self._host.call("tokentape_mark", mark=replace(value, name=self._mask(value.name)))
 
     def _announce(self, recorded: CallRecorder) -> None:
-        call = _presentable(recorded)
-        self._live[recorded] = _Live(call, CallRedactor() if call.content_level == "redacted" else None)
+        call = self._presentable(recorded)
+        self._live[recorded] = _Live(call, CallRedactor(self._rules) if call.content_level == "redacted" else None)
         self._host.call("tokentape_call_started", call=call)
 
     def _finish(self, recorded: CallRecorder) -> None:
@@ -206,7 +214,7 @@ class Writer:
             self._tokens(live, live.redactor.finish())
         call = finished(live.call, recorded, live.seen, self._stall_ms)
         if call.error_message and call.content_level == "redacted":
-            call = replace(call, error_message=redact_text(call.error_message))
+            call = replace(call, error_message=self._mask(call.error_message))
         self._host.call("tokentape_call_finished", call=call)
 
     def _do_late(self, recorded: CallRecorder) -> None:
@@ -235,6 +243,26 @@ class Writer:
     def _tokens(self, live: _Live, batch: TokenBatch) -> None:
         if len(batch) or batch.parts:
             self._host.call("tokentape_tokens", call=live.call, tokens=batch)
+
+    def _presentable(self, recorded: CallRecorder) -> Call:
+        """A call as outputs may see it: prompt turned into JSON, everything that is text masked."""
+        call = recorded.call
+        prompt = None if call.content_level == "timings" else _prompt_json(recorded.request.body)
+        recorded.request.body = None
+        if call.content_level == "full":
+            return replace(call, prompt_json=prompt)
+        return replace(
+            call,
+            name=self._mask(call.name),
+            prompt_json=self._mask(prompt),
+            request=self._mask(call.request),
+            labels=self._mask(call.labels),
+            metadata=self._mask(call.metadata),
+        )
+
+    def _mask(self, value: Any) -> Any:
+        """A text, or plain JSON value, without its secrets."""
+        return redact_json(value, self._rules)
 
 
 def _batch(taken: list[Any], recorded: CallRecorder, live: _Live, parts: tuple[Any, ...]) -> TokenBatch:
@@ -273,27 +301,6 @@ def _split_extras(part: list[Any], n_tokens: dict[int, int], logprobs: dict[int,
     if first:
         seen.first_n_tokens = n_tokens.get(0)
     return part
-
-
-def _presentable(recorded: CallRecorder) -> Call:
-    """A call as outputs may see it: prompt turned into JSON, everything that is text redacted."""
-    call = recorded.call
-    prompt = None if call.content_level == "timings" else _prompt_json(recorded.request.body)
-    recorded.request.body = None
-    if call.content_level == "full":
-        return replace(call, prompt_json=prompt)
-    return replace(
-        call,
-        name=redact_text(call.name) if call.name else None,
-        prompt_json=redact_text(prompt) if prompt else None,
-        request=_redacted(call.request) or {},
-        labels=_redacted(call.labels) or {},
-        metadata=_redacted(call.metadata),
-    )
-
-
-def _redacted(values: Mapping[str, Any] | None) -> Any:
-    return None if values is None else redact_json(dict(values))
 
 
 def _prompt_json(body: Any) -> str | None:

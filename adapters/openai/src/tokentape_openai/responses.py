@@ -60,16 +60,19 @@ class ResponsesReader(Reading):
     def read(self, event: Any, asked_ns: int, at_ns: int) -> None:
         """Read a `ResponseStreamEvent`."""
         try:
+            fields = event.__dict__
+            text = fields["delta"]
             if (
-                event.type == _TEXT_DELTA
-                and (event.output_index, event.content_index) == self._plain_index
-                and event.delta.__class__ is str
-                and event.delta
-                and not event.logprobs
+                fields["type"] == _TEXT_DELTA
+                and fields["output_index"] == self._plain_output
+                and fields["content_index"] == self._plain_content
+                and text.__class__ is str
+                and text
+                and not fields["logprobs"]
             ):
-                self._extend((asked_ns, at_ns, self._text_part, event.delta))
+                self._extend((asked_ns, at_ns, self._text_part, text))
                 return
-        except AttributeError:
+        except (AttributeError, KeyError):
             pass  # an event of another shape, which `_read` looks at field by field
         self._read(event, asked_ns, at_ns)
 

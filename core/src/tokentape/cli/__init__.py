@@ -6,12 +6,13 @@ import click
 
 from .. import __version__
 from .group import Group
-from .options import db_option
+from .options import db_option, example
 
 
 @click.group(
     cls=Group,
     invoke_without_command=True,
+    epilog=example("tokentape run app.py", "tokentape show"),
     commands_in={
         "demo": ".demo",
         "list": ".list",
@@ -28,11 +29,6 @@ from .options import db_option
 @click.pass_context
 def cli(ctx: click.Context, db: str | None) -> None:
     """Record the LLM streams of programs, and say what they did.
-
-    \b
-    Example:
-      tokentape run app.py
-      tokentape show
 
     Without a command: where the tape is, what is on it, and the next step.
     """

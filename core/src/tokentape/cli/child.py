@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
 from ..errors import TokentapeError
 
-BOOTSTRAP: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bootstrap")
+BOOTSTRAP: Final = str(Path(__file__).resolve().parent / "bootstrap")
 # What somebody sends to us alone and means for the program. Ctrl-C reaches both: the terminal sends it to the group.
 _FORWARDED: Final = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -42,7 +43,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     started: list[subprocess.Popen[bytes]] = []
     with _signals_for(started):
         try:
-            started.append(subprocess.Popen(argv, env=environ))
+            started.append(subprocess.Popen(argv, env=environ))  # noqa: S603  # what the user asked to run
         except OSError as error:
             raise TokentapeError(f"{argv[0]} cannot be started ({error.strerror}); check that it can be run") from None
         code = started[0].wait()

@@ -1,4 +1,4 @@
-"""A call drawn as one line: where events came and, between them, whose time it was, each with a character of its own."""
+"""A call drawn as one line: where events came and, between them, whose time it was, by a character for each."""
 
 from __future__ import annotations
 

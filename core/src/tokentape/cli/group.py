@@ -1,4 +1,4 @@
-"""The group behind `tokentape`: commands are imported when they are used, plugins add theirs, mistakes take one line."""
+"""The group behind `tokentape`: imports commands when they are used, lets plugins add some, answers mistakes."""
 
 from __future__ import annotations
 
@@ -72,13 +72,14 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except click.UsageError as mistake:
-        if isinstance(mistake, click.NoArgsIsHelpError):
+        if isinstance(mistake, click.exceptions.NoArgsIsHelpError):
             raise
         where = mistake.ctx.command_path if mistake.ctx is not None else "tokentape"
-        raise Mistake(f"{mistake.format_message().rstrip('.')}. See {where} --help", mistake.exit_code) from None
+        message = mistake.format_message()
+        raise Mistake(f"{message}{'' if message.endswith(('.', '?')) else '.'} See {where} --help", 2) from None
     except SettingsError as mistake:
-        raise Mistake(str(mistake), click.UsageError.exit_code) from None
+        raise Mistake(str(mistake), 2) from None
     except TokentapeError as problem:
-        raise Mistake(str(problem), click.ClickException.exit_code) from None
+        raise Mistake(str(problem), 1) from None
     except sqlite3.Error as problem:
         raise Mistake(f"the tape cannot be read ({problem}); try again, or see tokentape status", 1) from None

@@ -10,7 +10,7 @@ import click
 
 from ..models import FINAL_STATUSES
 from . import words
-from .options import db_option, json_option, label_option, opened
+from .options import db_option, example, json_option, label_option, opened
 from .terminal import console, note, one_line, print_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FULL_WIDTH: Final = 140
 TEXT_WIDTH: Final = 60
 
 
-@click.command("list")
+@click.command("list", epilog=example("tokentape list -n 5 --status error --label env=prod"))
 @db_option
 @click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at the most.")
 @label_option("Only calls with this label; may be given several times.")
@@ -39,12 +39,7 @@ TEXT_WIDTH: Final = 60
 def command(
     db: str | None, limit: int, labels: dict[str, str], status: str | None, model: str | None, as_json: bool
 ) -> None:
-    """List the newest calls. Times are UTC.
-
-    \b
-    Example:
-      tokentape list -n 5 --status error --label env=prod
-    """
+    """List the newest calls. Times are UTC."""
     with opened(db) as tape:
         calls = tape.calls(limit, labels=labels, status=status, model=model)
     if as_json:
@@ -74,9 +69,10 @@ def _table(calls: Sequence[Mapping[str, Any]], roomy: bool) -> Table:
     digits = 26 if roomy else _distinct([call["uid"] for call in calls])
     for call in calls:
         status = Text(call["status"], style=STYLES.get(call["status"], ""))
-        shown = [call["uid"][:digits], _when(call["started_at"]), one_line(call["model"] or ""), status, *_numbers(call)]
+        cells = [call["uid"][:digits], _when(call["started_at"]), one_line(call["model"] or ""), status]
+        cells += [*_numbers(call), *_text(call, roomy)]
         # Text, so that nothing in it is taken for markup.
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in [*shown, *_text(call, roomy)]))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
     return table
 
 

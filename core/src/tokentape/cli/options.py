@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,11 +15,18 @@ from .terminal import note
 if TYPE_CHECKING:
     from ..tape import Tape
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
 db_option = click.option("--db", metavar="PATH", help="The tape. Default: TOKENTAPE_DB, else one in your data folder.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, under the names of the tape's columns.")
 
 
-def label_option(text: str) -> Any:
+def example(*lines: str) -> str:
+    """The end of a command's help: lines that can be typed as they are."""
+    return "\n  ".join(["\b\nExample:", *lines])
+
+
+def label_option(text: str) -> Callable[[Decorated], Decorated]:
     """The option `--label k=v`, which may be given several times and reaches the command as a dict.
 
     Args:

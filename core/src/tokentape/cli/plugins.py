@@ -14,29 +14,22 @@ from ..errors import SettingsError, UnsupportedSDK
 from ..hookspecs import spec_names
 from ..plugins import GROUP, PluginHost, PluginReport
 from ..recording import KNOWN_SDKS
-from .options import db_option, json_option
+from .options import db_option, example, json_option
 from .terminal import print_json
 
 _REQUIREMENT: Final = re.compile(r"(?P<name>[A-Za-z0-9._-]+)\s*(?:\[[^]]*\])?\s*\(?(?P<range>[^;)]*)")
 
 
-@click.command("plugins")
+@click.command("plugins", epilog=example("tokentape plugins"))
 @db_option
 @json_option
 def command(db: str | None, as_json: bool) -> None:
-    """Print each plugin as JSON: name, version, hooks, state and reason, and the SDK that it connects.
+    """Print the plugins as JSON.
 
-    \b
-    The state is one of
-      active       works
-      unsupported  the SDK is outside the range the adapter supports
-      skipped      could not be loaded
-      failed       raised an error
-      missing      the SDK is installed, its adapter is not
+    Of each: name, version, hooks, state, reason, and the SDK that it connects with its version.
 
-    \b
-    Example:
-      tokentape plugins
+    States: active; unsupported (the SDK is outside the range the adapter supports); skipped (it could not be loaded);
+    failed (it raised an error); missing (the SDK is installed, its adapter is not).
     """
     print_json(report())
 
@@ -88,7 +81,7 @@ def _with_sdk(row: dict[str, Any]) -> dict[str, Any]:
 
 def _missing(present: set[str]) -> list[dict[str, Any]]:
     """A row for each SDK that is installed without the adapter that there is for it."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for sdk, distribution in KNOWN_SDKS.items():
         name, found = distribution.removeprefix("tokentape-"), _installed_version(sdk)
         if name not in present and found is not None:
@@ -101,7 +94,7 @@ def _missing(present: set[str]) -> list[dict[str, Any]]:
 
 
 def _requirement(plugin: str) -> tuple[str | None, str]:
-    """Name and supported range of the SDK that an installed plugin's distribution requires; bounds that we can check."""
+    """Name and supported range of the SDK that a plugin's distribution requires; of the range, what we can check."""
     points = importlib.metadata.entry_points(group=GROUP, name=plugin)
     requires = next((point.dist.requires or [] for point in points if point.dist is not None), [])
     for text in requires:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import click
 
 from . import words
-from .options import db_option, json_option, opened
+from .options import db_option, example, json_option, opened
 from .terminal import note, one_line, print_json
 
 
-@click.command("ps")
+@click.command("ps", epilog=example("tokentape ps"))
 @db_option
 @json_option
 def command(db: str | None, as_json: bool) -> None:
-    """List the calls that have not ended, the one that has been silent longest first.
+    """List the calls that have not ended.
 
-    \b
-    Example:
-      tokentape ps
+    The one that has been silent longest comes first.
     """
     with opened(db) as tape:
         calls = tape.in_flight()

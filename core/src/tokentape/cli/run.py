@@ -21,7 +21,7 @@ from ..ids import new_uid
 from ..models import CONTENT_LEVELS, Run
 from ..settings import Settings, is_disabled
 from . import child, words
-from .options import configured, db_option, label_option
+from .options import configured, db_option, example, label_option
 from .target import Target, find
 from .terminal import note
 
@@ -32,7 +32,15 @@ RUN_VARIABLE = "TOKENTAPE_RUN"
 NOTES_VARIABLE = "TOKENTAPE_RUN_NOTES"
 
 
-@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "run",
+    epilog=example(
+        "tokentape run app.py",
+        "tokentape run --label env=test -m package.module --its-own-option",
+        "tokentape run gunicorn app:app",
+    ),
+    context_settings={"allow_interspersed_args": False},
+)
 @db_option
 @click.option("--name", metavar="NAME", help="Name of the run. Default: the script's, the module's or the command's.")
 @label_option("Label on every call of the program; may be given several times.")
@@ -42,15 +50,9 @@ NOTES_VARIABLE = "TOKENTAPE_RUN_NOTES"
 def command(
     db: str | None, name: str | None, labels: dict[str, str], content: str | None, as_module: bool, line: Sequence[str]
 ) -> None:
-    """Run a script, a module (-m) or any command, and record what it streams.
+    """Run a program and record what it streams.
 
-    The program is not changed; its arguments, streams and exit code pass through, and what it starts is recorded too.
-
-    \b
-    Example:
-      tokentape run app.py
-      tokentape run --label env=test -m package.module --its-own-option
-      tokentape run gunicorn app:app
+    TARGET is a script, a module (with -m) or any command. It is not changed; its arguments, streams and exit code pass through, and what it starts is recorded too.
     """
     chosen = configured(db, content=content, labels={**configured(db).labels, **_sendable(labels)})
     if chosen.db is not None:

@@ -16,7 +16,7 @@ from ..models import Metrics
 from . import words
 from .drawing import Drawing, timeline
 from .list import print_table
-from .options import db_option, json_option, opened
+from .options import db_option, example, json_option, opened
 from .terminal import console, note, one_line, print_json, safe
 
 if TYPE_CHECKING:
@@ -40,9 +40,15 @@ class _TakesNegativeNumbers(click.Command):
         return super().parse_args(ctx, args)
 
 
-@click.command("show", cls=_TakesNegativeNumbers)
+@click.command(
+    "show",
+    epilog=example("tokentape show -2", "tokentape show --metric first_token_latency_ms"),
+    cls=_TakesNegativeNumbers,
+)
 @db_option
-@click.option("--metric", type=click.Choice(METRICS), metavar="NAME", help="Print this number alone; NAME is its column.")
+@click.option(
+    "--metric", type=click.Choice(METRICS), metavar="NAME", help="Print this number alone; NAME is its column."
+)
 @json_option
 @click.argument("ref", metavar="[CALL]", default="-1")
 def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None:
@@ -50,11 +56,6 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
 
     CALL is a uid or the beginning of one, a row id, or -1 for the last call (so it is without CALL), -2 for the one
     before it. The uid of a run shows the calls and the marks of that run.
-
-    \b
-    Example:
-      tokentape show -2
-      tokentape show --metric first_token_latency_ms
     """
     with opened(db) as tape:
         if not tape.calls(1):

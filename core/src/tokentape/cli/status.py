@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from . import words
-from .options import configured, db_option, json_option, opened
+from .options import configured, db_option, example, json_option, opened
 from .terminal import one_line, print_json
 
+_COUNTED: Final = (
+    ("llm_calls", "call"),
+    ("llm_tokens", "token event"),
+    ("runs", "run"),
+    ("llm_stalls", "stall"),
+    ("marks", "mark"),
+)
 
-@click.command("status")
+
+@click.command("status", epilog=example("tokentape status"))
 @db_option
 @json_option
 def command(db: str | None, as_json: bool) -> None:
-    """Show where the tape is, how much is on it, and whether each adapter works.
-
-    \b
-    Example:
-      tokentape status
-    """
+    """Show what is on the tape, and whether adapters work."""
     from .plugins import report
 
     tape, plugins = _on_tape(db), report()
@@ -61,8 +63,7 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
         yield "Nothing is recorded yet."
         return
     rows = tape["rows"]
-    counted = (("llm_calls", "call"), ("llm_tokens", "token event"), ("runs", "run"), ("llm_stalls", "stall"), ("marks", "mark"))
-    yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in counted)
+    yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in _COUNTED)
     dropped = tape["dropped_events"]
     yield f"{dropped:,} token events dropped" if dropped else "No token event was dropped."
 

@@ -94,18 +94,18 @@ def _require_tokentape(what: str, command: Path) -> None:
         return
     environment = interpreter.parent.parent
     install = f'{shlex.quote(str(interpreter))} -m pip install "tokentape[all]"'
-    raise TokentapeError(f"{what} belongs to {environment}, where tokentape is not installed; install it with: {install}")
+    raise TokentapeError(f"{what} belongs to {environment}, where tokentape is not installed; install it: {install}")
 
 
 def _is_ours(interpreter: Path) -> bool:
-    """Whether it is this environment's: same folder and same binary (environments share binaries, folders share none)."""
+    """Whether it is this environment's: same folder and same binary; environments share binaries, but no folders."""
     ours = Path(sys.executable)
     return interpreter.parent.resolve() == ours.parent.resolve() and interpreter.resolve() == ours.resolve()
 
 
 def _has_tokentape(interpreter: Path) -> bool:
     try:
-        asked = subprocess.run(
+        asked = subprocess.run(  # noqa: S603  # the interpreter of what the user asked to run
             [interpreter, "-c", _HAS_TOKENTAPE],
             stdin=subprocess.DEVNULL,
             capture_output=True,

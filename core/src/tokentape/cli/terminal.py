@@ -22,7 +22,7 @@ _UNLIMITED: Final = 10_000
 
 
 def safe(text: object) -> str:
-    """Text as a terminal may see it: control characters escaped (`\\x1b`), line breaks and tabs kept."""
+    """Text as a terminal may see it: control characters escaped as in Python, line breaks and tabs kept."""
     return _UNSAFE.sub(_escaped, str(text))
 
 
@@ -50,5 +50,4 @@ def note(text: str) -> None:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return match.group().encode("unicode_escape").decode("ascii")

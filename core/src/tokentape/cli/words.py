@@ -18,15 +18,21 @@ CAUSES: Final[Mapping[str, str]] = {
 # The word `tpot` has two meanings in this field; it is taken for the one that is written beside it.
 ALIASES: Final[Mapping[str, str]] = {"tpot": "inter_token_latency_ms"}
 FORMULAS: Final[Mapping[str, str]] = {
-    "inter_token_latency_ms": "(last token - first token) / (tokens - tokens in the first event), hidden reasoning left out"
+    "inter_token_latency_ms": "(last token - first token) / (tokens - those of the first event), without hidden reasoning"
 }
+
+# From how many milliseconds on a duration has no decimal, is shown in seconds, and as whole seconds.
+_WHOLE_MS: Final = 9.95
+_SHOWN_IN_S: Final = 99.5
+_WHOLE_S: Final = 99_950
+_NEXT_UNIT: Final = 1000
 
 
 def duration(ms: float) -> str:
     """A duration in the unit that reads best: `2.3 ms`, `23 ms`, `8.1 s`, `184 s`."""
-    if ms < 99.5:
-        return f"{ms:.1f} ms" if ms < 9.95 else f"{ms:.0f} ms"
-    return f"{ms / 1000:.1f} s" if ms < 99_950 else f"{ms / 1000:.0f} s"
+    if ms < _SHOWN_IN_S:
+        return f"{ms:.{int(ms < _WHOLE_MS)}f} ms"
+    return f"{ms / 1000:.{int(ms < _WHOLE_S)}f} s"
 
 
 def plural(count: int, noun: str) -> str:
@@ -52,7 +58,8 @@ def thinking(call: Row) -> str | None:
     first, answer = call["first_token_latency_ms"], call["first_output_token_latency_ms"]
     if first is None or answer == first:
         return None
-    return f"first {duration(first)} (thinking), " + (f"answer {duration(answer)}" if answer is not None else "no answer")
+    then = f"answer {duration(answer)}" if answer is not None else "no answer"
+    return f"first {duration(first)} (thinking), {then}"
 
 
 def rate(call: Row) -> str | None:
@@ -80,7 +87,7 @@ def gaps(call: Row) -> str | None:
 
 
 def usage(call: Row) -> str | None:
-    """What the provider billed, `billed: input 120 tokens (100 cached), output 45 tokens`; None where it did not say."""
+    """`billed: input 120 tokens (100 cached), output 45 tokens`; None where the provider did not say."""
     said = []
     for name, within, kind in (("input", "cached_input", "cached"), ("output", "reasoning", "reasoning")):
         count, part = call[f"{name}_tokens"], call[f"{within}_tokens"]
@@ -134,9 +141,9 @@ def summary(run: Row) -> str:
 def size(count: float) -> str:
     """A file's size: `4.0 kB`, `1.2 MB`."""
     for unit in ("B", "kB", "MB"):
-        if count < 1000:
+        if count < _NEXT_UNIT:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
+        count /= _NEXT_UNIT
     return f"{count:.1f} GB"
 
 
@@ -161,7 +168,7 @@ def _attempts(call: Row) -> str:
 
 def _sum(total: float, pieces: Sequence[tuple[str, float]]) -> str:
     """The pieces in the unit of the total, rounded at their ends, so that what is shown adds up."""
-    scale, places = (1000, 1) if total >= 99.5 else (1, int(total < 9.95))
+    scale, places = (1000, 1) if total >= _SHOWN_IN_S else (1, int(total < _WHOLE_MS))
     shown, before = [], 0.0
     for name, end in pieces:
         until = round(min(end, total) / scale, places)

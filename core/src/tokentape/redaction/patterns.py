@@ -92,6 +92,7 @@ _BEARER: Final = ("Bearer", "bearer", "BEARER")
 _ESCAPE: Final = r"(?<=\\[bfnrt])"
 _START: Final = rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
 _PEM: Final = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+_PEM_BODY: Final = r"A-Za-z0-9+/=\s\\:.,-"
 PATTERNS: Final = (
     BuiltIn("api_key", rf"{_START}(?:{'|'.join(_KEYS)})[A-Za-z0-9_-]{{16,}}", _any_of(*_KEYS)),
     BuiltIn(
@@ -102,7 +103,7 @@ PATTERNS: Final = (
     ),
     BuiltIn(
         "private_key",
-        rf"-----BEGIN {_PEM}[A-Za-z0-9+/=\s\\:.,-]{{16,}}?(?:-----END {_PEM}|(?=[^A-Za-z0-9+/=\s\\:.,-])|\Z)",
+        rf"-----BEGIN {_PEM}[{_PEM_BODY}]{{16,}}?(?:-----END {_PEM}|(?=[^{_PEM_BODY}])|\Z)",
         _any_of("-----BEGIN"),
     ),
     BuiltIn(

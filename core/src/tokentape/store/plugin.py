@@ -63,6 +63,11 @@ class SQLiteStore:
         """Token events that are held and not yet committed."""
         return self._committer.pending_events
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether anything, an event or the row of a call, is held and not yet committed."""
+        return bool(self._committer.operations)
+
     def health(self) -> dict[str, Any]:
         """How the store is: path, last error while it fails, what is held and what was dropped, last commit."""
         return {

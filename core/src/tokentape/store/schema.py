@@ -109,16 +109,20 @@ def _make_file(path: Path) -> None:
     _refuse_folder(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made here and not by SQLite so that it is private from its first byte; -wal and -shm take over its mode.
-        # Only if it is new: closing a descriptor of a database drops the locks this process has on it.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass
+        _make_private(path)
     except OSError as error:
-        raise TapeError(f"{path} cannot be made ({error.strerror}); choose another file") from error
+        raise TapeError(f"{path} cannot be made ({error.strerror}: {error.filename}); choose another file") from error
     for needed in (path, path.parent):
         if not os.access(needed, os.W_OK):
             raise TapeError(f"{path} cannot be written (no permission for {needed}); choose another file")
+
+
+def _make_private(path: Path) -> None:
+    # Made here and not by SQLite so that it is private from its first byte; -wal and -shm take over its mode.
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass  # and not opened here: closing a descriptor of a database drops the locks this process has on it
 
 
 def _refuse_folder(path: Path) -> None:
@@ -186,7 +190,7 @@ def _newer(path: Path) -> NewerTape:
 def _check_readable(connection: sqlite3.Connection, path: Path) -> None:
     found = _identify(connection, path)
     if not found:
-        raise TapeError(f"{path} is empty: nothing is recorded yet; record a program with: tokentape run app.py")
+        raise TapeError(f"{path} is empty: nothing is recorded there yet; record a program with: tokentape run app.py")
     if found > FORMAT and not _has_views(connection):
         raise _newer(path)
 

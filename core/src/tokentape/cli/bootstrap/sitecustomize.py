@@ -3,6 +3,8 @@
 Any Python 3 may meet it, with or without tokentape, and nothing in it may keep the program from running.
 """
 
+# ruff: noqa: INP001  # a folder for PYTHONPATH, no package
+
 import atexit
 import importlib.machinery
 import importlib.util
