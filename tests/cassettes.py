@@ -82,7 +82,13 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
         ),
         Exchange(
             "reasoning",
-            (Reasoning("hm, "), Reasoning("well"), *TEXT, Finish(), Usage(5, 20, cached=0, reasoning=14, cache_write=0)),
+            (
+                Reasoning("hm, "),
+                Reasoning("well"),
+                *TEXT,
+                Finish(),
+                Usage(5, 20, cached=0, reasoning=14, cache_write=0),
+            ),
         ),
         Exchange("refusal", (Refusal("I "), Refusal("won't"), Finish())),
         Exchange("in one piece", (*TEXT, Finish(), USAGE), streaming=False),
@@ -92,7 +98,14 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
         Exchange("text", (Role(), *TEXT, Finish(), USAGE), finish="completed"),
         Exchange(
             "summaries and a tool",
-            (Summary(0, "First"), Summary(0, " this"), Summary(1, "then that"), *_tool(0, 0, '{"a', '": 1}'), Finish(), USAGE),
+            (
+                Summary(0, "First"),
+                Summary(0, " this"),
+                Summary(1, "then that"),
+                *_tool(0, 0, '{"a', '": 1}'),
+                Finish(),
+                USAGE,
+            ),
             finish="completed",
         ),
         Exchange("reasoning", (Reasoning("hm, "), Reasoning("well"), *TEXT, Finish(), USAGE), finish="completed"),
@@ -124,10 +137,12 @@ async def send(client: Any, api: str, exchange: Exchange) -> None:
     """Make the request with a client of either kind, and read the answer to its end."""
     surfaces = {"chat": client.chat.completions, "responses": client.responses, "completions": client.completions}
     # The name in the question makes each request one of its own, by which its answer is found again.
-    question = {"chat": {"messages": [{"role": "user", "content": exchange.name}]}, "responses": {"input": exchange.name}}
-    asked = {**question.get(api, {"prompt": exchange.name}), **exchange.request}
-    if exchange.streaming:
-        asked["stream"] = True
+    question = {
+        "chat": {"messages": [{"role": "user", "content": exchange.name}]},
+        "responses": {"input": exchange.name},
+        "completions": {"prompt": exchange.name},
+    }
+    asked = {**question[api], **exchange.request, "stream": exchange.streaming}
     answer = await resolved(surfaces[api].create(model="scripted-model", **asked))
     if hasattr(answer, "__aiter__"):
         async for _ in answer:
@@ -138,7 +153,7 @@ async def send(client: Any, api: str, exchange: Exchange) -> None:
 
 
 def recorder(mode: str) -> vcr.VCR:
-    """vcrpy as cassettes are recorded (`all`) and replayed (`none`)."""
+    """Make vcrpy record cassettes (`all`) or replay them (`none`)."""
     player = vcr.VCR(
         record_mode=mode,
         match_on=["method", "uri", "body"],
@@ -151,7 +166,7 @@ def recorder(mode: str) -> vcr.VCR:
 
 
 def _bare_request(request: Request) -> Request:
-    """Forget every header that is not on the list, the server's port, and the order of keys, which each SDK has its own of."""
+    """Forget every header that is not on the list, the server's port, and the order of keys: each SDK has its own."""
     request.headers = {name: value for name, value in request.headers.items() if name.lower() in KEPT_HEADERS}
     request.uri = BASE_URL + request.uri.partition("/v1")[2]
     request.body = json.dumps(json.loads(request.body), sort_keys=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 import tokentape
 from tokentape.testing import ProviderServer
+from tokentape.testing.rig import Rig
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -47,3 +48,13 @@ def tape(tmp_path: Path) -> Iterator[TapeReader]:
 def lenient(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a user's program: a fault of the recording is swallowed."""
     monkeypatch.delenv("TOKENTAPE_STRICT", raising=False)
+
+
+@pytest.fixture(params=["sync", "async"])
+async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
+    """Server, fresh tape and OpenAI's chat completions, in each of the two modes."""
+    from openai_drivers import ChatDriver
+
+    with Rig(ChatDriver(), tmp_path / "tape.db", request.param == "async").running() as rig:
+        yield rig
+        await rig.finish()

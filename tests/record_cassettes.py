@@ -7,8 +7,8 @@ import contextlib
 from pathlib import Path
 
 import openai
-from cassettes import EXCHANGES, FOLDER, KEY, MODES, recorder, send
 
+from cassettes import EXCHANGES, FOLDER, KEY, MODES, recorder, send
 from tokentape.testing import ProviderServer
 from tokentape.testing.rig import resolved
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import sqlite3
 import tempfile
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from values import call_value, finished, process_value, run_value
 
 from tokentape.models import Part, TokenBatch
+from tokentape.store import schema
 from tokentape.store.plugin import SQLiteStore
 
 PARTS = (Part(0, "text"), Part(1, "reasoning"), Part(2, "text", 1))
@@ -26,6 +29,23 @@ EVENT = st.tuples(
 )
 BATCH = st.tuples(st.integers(0, 1), st.lists(EVENT, max_size=6))
 STEPS = st.lists(BATCH | st.just("flush"), max_size=12)
+
+
+@functools.cache
+def empty_tape():
+    """The bytes of a tape without rows: migrating one for every example would take most of the time."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tape.db"
+        schema.open_for_writing(path).close()
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def new_tape():
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tape.db"
+        path.write_bytes(empty_tape())
+        yield path
 
 
 def as_batch(events, parts):
@@ -62,8 +82,7 @@ def naive_tokens(events):
 @given(steps=STEPS)
 @settings(max_examples=120, deadline=None)
 def test_any_sequence_of_batches_reads_back_as_it_came(steps):
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tape.db"
+    with new_tape() as path:
         calls = (call_value("A"), call_value("B"))
         came = ([], [])
         store = SQLiteStore(path, process_value(), max_buffer=10_000)
@@ -104,13 +123,13 @@ def test_any_sequence_of_batches_reads_back_as_it_came(steps):
 
 
 @given(
-    sizes=st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.booleans()), max_size=12), max_buffer=st.integers(1, 40)
+    sizes=st.lists(st.tuples(st.integers(0, 30), st.booleans(), st.booleans()), max_size=12),
+    max_buffer=st.integers(1, 40),
 )
 @settings(max_examples=80, deadline=None)
 def test_every_event_is_stored_or_counted_as_dropped_and_the_stored_ones_are_the_oldest(sizes, max_buffer):
     """Batches of some size, each with the tape locked or not, and flushed or not."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tape.db"
+    with new_tape() as path:
         call = call_value()
         store = SQLiteStore(path, process_value(), max_buffer=max_buffer, busy_ms=0)
         store.tokentape_call_started(call)

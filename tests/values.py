@@ -57,5 +57,12 @@ def metrics_value(**fields: Any) -> Metrics:
 
 
 def stall(token_index: int, **fields: Any) -> Stall:
-    values = {"position": "middle", "gap_us": 2000, "wait_us": 1500, "hold_us": 500, "blocked_us": 100, "cause": "upstream"}
+    values = {
+        "position": "middle",
+        "gap_us": 2000,
+        "wait_us": 1500,
+        "hold_us": 500,
+        "blocked_us": 100,
+        "cause": "upstream",
+    }
     return Stall(token_index, **values | fields)

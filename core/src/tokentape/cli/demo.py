@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shlex
 import shutil
 import sysconfig
@@ -24,7 +25,7 @@ from .demo_progress import Show, progress
 from .demo_scenes import SCENES, WARM_UP, Scene, Stage
 from .group import Mistake
 from .list import STYLES
-from .options import json_option
+from .options import example, json_option
 from .terminal import console, print_json
 
 if TYPE_CHECKING:
@@ -48,20 +49,17 @@ OTHERS_CALLS: Final = """
 SELECT count(*) FROM llm_calls c LEFT JOIN runs r ON r.id = c.run_id
 WHERE r.name IS NOT 'demo' OR c.id NOT IN (SELECT call_id FROM call_labels WHERE key = 'scene')
 """
+CAUSE_STYLES: Final = {"upstream": "yellow", "blocked": "magenta", "own": "red"}
 INSTALL: Final = 'pip install "tokentape[openai]"'
 
 
-@click.command("demo")
-@click.option("--db", metavar="PATH", help="The tape to make. Default: demo.db beside your own tape, which is left alone.")
+@click.command("demo", epilog=example("tokentape demo"))
+@click.option("--db", metavar="PATH", help="The tape to make. Default: demo.db beside your own, which is left alone.")
 @json_option
 def command(db: str | None, as_json: bool) -> None:
     """Record streams of the OpenAI SDK from a server on this machine, and show what was recorded.
 
     No key and no network is needed. It takes about twenty seconds; the tape of an earlier demo is replaced.
-
-    \b
-    Example:
-      tokentape demo
     """
     path = _tape_to_make(db)
     sdk = _sdk()
@@ -81,11 +79,11 @@ def command(db: str | None, as_json: bool) -> None:
 def demo_rows(path: Path) -> list[Row]:
     """The calls of a demo's tape in the order they were made: the view `calls` with scene, retries and some more."""
     with Tape.open(path) as tape:
-        scenes = {row["call_id"]: scene.name for scene in SCENES for row in tape.calls(-1, labels={"scene": scene.name})}
-        calls = [(row, tape.call(row["call_id"])) for row in reversed(tape.calls(-1))]
-    return [
-        {"scene": scenes.get(row["call_id"]), **row, **{name: call[name] for name in MORE_COLUMNS}} for row, call in calls
-    ]
+        return [_demo_row(row, tape.call(row["call_id"])) for row in reversed(tape.calls(-1))]
+
+
+def _demo_row(row: Row, call: Row) -> Row:
+    return {"scene": json.loads(call["labels_json"])["scene"], **row, **{name: call[name] for name in MORE_COLUMNS}}
 
 
 def _tape_to_make(db: str | None) -> Path:
@@ -122,7 +120,8 @@ def _make_room(path: Path) -> None:
         finally:
             db.close()
         if others:
-            raise TapeError(f"{path} has {words.plural(others, 'call')} that no demo made; choose another file with --db")
+            made = f"{words.plural(others, 'call')} that no demo made"
+            raise TapeError(f"{path} has {made}; choose another file with --db")
         _remove(path)
     schema.open_for_writing(path).close()
 
@@ -172,12 +171,12 @@ def _table(rows: Sequence[Row]) -> Table:
     for row in rows:
         gap = row["longest_gap_ms"]
         table.add_row(
-            titles.get(row["scene"], row["name"]),
+            titles[row["scene"]],
             Text(row["status"], style=STYLES.get(row["status"], "")),
             _first_token(row),
             words.rate(row) or "",
             words.duration(gap) if gap is not None else "",
-            row["cause"] or "",
+            Text(row["cause"] or "", style=CAUSE_STYLES.get(row["cause"], "")),
         )
     return table
 

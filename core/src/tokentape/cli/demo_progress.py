@@ -1,4 +1,4 @@
-"""What a demo shows while it runs: on a terminal the text of each stream as it comes, elsewhere a line for each scene."""
+"""What a demo shows while it runs: on a terminal the text as it comes, elsewhere a line for each scene."""
 
 from __future__ import annotations
 

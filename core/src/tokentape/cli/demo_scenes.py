@@ -13,6 +13,10 @@ from ..testing import Drop, Event, Finish, HTTPError, Reasoning, Role, Script, T
 
 # Above the second from which a gap counts as a stall, with room to be seen in a drawing.
 PAUSE_S: Final = 1.4
+# What the slow reader does with every chunk, and the chunk that keeps it longer; how much the other one reads.
+REST_S: Final = 0.05
+LONG_CHUNK: Final = 5
+ENOUGH: Final = 6
 
 Steps = list[Event | tuple[float, Event]]
 
@@ -87,7 +91,7 @@ def _text(chunk: Any) -> str:
 
 
 def _read_slowly(stage: Stage) -> None:
-    stage.read(stage.ask("demo-slow-reader"), lambda number: PAUSE_S if number == 5 else 0.05)
+    stage.read(stage.ask("demo-slow-reader"), lambda number: PAUSE_S if number == LONG_CHUNK else REST_S)
 
 
 def _block_the_loop(stage: Stage) -> None:
@@ -126,7 +130,7 @@ def _give_up(stage: Stage) -> None:
     with stage.ask("demo-gives-up") as stream:
         for number, chunk in enumerate(stream):
             stage.said(_text(chunk))
-            if number == 6:
+            if number == ENOUGH:
                 break
 
 
@@ -142,6 +146,12 @@ def _answer(first: float, *content: Steps, reasoning: int | None = None) -> Step
     steps: Steps = [step for steps in content for step in steps]
     # Tokens are what is billed, and not what the stream was cut into.
     return [(first, Role()), *steps, Finish(), Usage(24, len(steps) * 4 // 3, reasoning=reasoning)]
+
+
+def _two_answers() -> tuple[Script, ...]:
+    quick = _answer(0.2, _paced("One of two streams on one event loop, the quick one."))
+    slow = _answer(0.3, _paced("The other of two streams, which is slower.", 0.1))
+    return Script(quick, model="demo-parallel-a"), Script(slow, model="demo-parallel-b")
 
 
 def _tool_call() -> Steps:
@@ -178,9 +188,9 @@ SCENES: Final = (
         "stall in mid-stream",
         _answer(
             0.2,
-            _paced("Half of the answer came at an even pace, then the provider fell silent"),
-            [(PAUSE_S, Text(" …"))],
-            _paced(" and after a while it went on as if nothing had been."),
+            _paced("Half of the answer came at an even pace, then the provider fell silent "),
+            [(PAUSE_S, Text("… "))],
+            _paced("and after a while it went on as if nothing had been."),
         ),
     ),
     _scene(
@@ -202,15 +212,7 @@ SCENES: Final = (
         _answer(0.2, _thoughts(), _paced("The answer came after the thinking."), reasoning=15),
         play=_reason,
     ),
-    Scene(
-        "parallel",
-        "two parallel streams",
-        (
-            Script(_answer(0.2, _paced("One of two streams on one event loop, the quick one.", 0.03)), model="demo-parallel-a"),
-            Script(_answer(0.3, _paced("The other of two streams, which is slower.", 0.1)), model="demo-parallel-b"),
-        ),
-        _read_two,
-    ),
+    Scene("parallel", "two parallel streams", _two_answers(), _read_two),
     _scene(
         "retry",
         "a 429 and its retry",

@@ -18,7 +18,7 @@ CAUSES: Final[Mapping[str, str]] = {
 # The word `tpot` has two meanings in this field; it is taken for the one that is written beside it.
 ALIASES: Final[Mapping[str, str]] = {"tpot": "inter_token_latency_ms"}
 FORMULAS: Final[Mapping[str, str]] = {
-    "inter_token_latency_ms": "(last token - first token) / (tokens - those of the first event), without hidden reasoning"
+    "inter_token_latency_ms": "(last token - first token) / (tokens - those of the first event), hidden reasoning apart"
 }
 
 # From how many milliseconds on a duration has no decimal, is shown in seconds, and as whole seconds.

@@ -122,7 +122,7 @@ PATTERNS: Final = (
         _passes_luhn,
     ),
 )
-ANY: Final = Pattern("any", "|".join(f"(?:{p.regex})" for p in PATTERNS))
+ANY: Final = compile_pattern("|".join(f"(?:{p.regex})" for p in PATTERNS))
 _HINTS: Final = (*_KEYS, *_BEARER, "-----BEGIN", "eyJ", "://")
 # How text ends that breaks off before the hint is complete, or within the digits of a card.
 OPENINGS: Final = frozenset(hint[:length] for hint in _HINTS for length in range(1, len(hint) + 1))

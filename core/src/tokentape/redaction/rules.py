@@ -54,7 +54,7 @@ class Rules:
         for redactor in (*(p for p in PATTERNS if p.hinted(text)), *self._extra):
             undecided = min(undecided, _search(redactor, text, start, final, spans))
         if not final and text.endswith(OPEN_ENDS):
-            undecided = min(undecided, _search(ANY, text, max(start, len(text) - LOOKBACK), final, []))
+            undecided = min(undecided, _opening(text, max(start, len(text) - LOOKBACK)))
         return merged(spans), undecided
 
     def is_public(self, text: str, undecided: int) -> bool:
@@ -87,6 +87,15 @@ def _search(redactor: Redactor, text: str, start: int, final: bool, spans: list[
             spans.append(Span(match.start(), match.end(), redactor.kind))
         start = match.end() if found else match.start() + 1
     return undecided
+
+
+def _opening(text: str, start: int) -> int:
+    """Where the beginning of a built-in secret may stand that nothing hints at yet; it may be inside another secret."""
+    while match := ANY.search(text, start, partial=True, concurrent=False):
+        if match.partial:
+            return match.start()
+        start = match.start() + 1
+    return len(text)
 
 
 def merged(spans: list[Span]) -> list[Span]:

@@ -146,7 +146,7 @@ class Committer:
         self.operations, self.pending_events = [], 0
         starting, self._process_id = self._process_id is None, process_id
         if starting:
-            lost.mark_lost(connection)
+            lost.mark_lost(connection, ours=process_id)
         return None
 
     def _note_process(self, connection: sqlite3.Connection) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .. import metrics
@@ -12,22 +13,31 @@ from ..process import is_alive
 from . import rows, writes
 
 
-def mark_lost(connection: sqlite3.Connection, *, stall_ms: float = 1000.0) -> int:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the rows of a lost call tell: columns of `llm_calls`, stalls, and the text of each part."""
+
+    call_id: int
+    columns: rows.Row
+    stalls: Sequence[Stall] = ()
+    content: Mapping[int, str] = field(default_factory=dict)
+
+
+def mark_lost(connection: sqlite3.Connection, *, ours: int | None = None, stall_ms: float = 1000.0) -> int:
     """Mark the running calls and runs of processes that are gone.
 
     Args:
         connection: opened for writing.
+        ours: id of the process that asks: it is alive, whatever its row says.
         stall_ms: a gap at least this long is a stall; what the dead process used is not known.
 
     Returns:
         How many calls were marked. 0, and nothing is changed, where the tape is read-only or stays locked.
     """
     try:
-        gone = [process_id for process_id, row in _unfinished(connection) if not is_alive(row)]
+        gone = [row["id"] for row in _unfinished(connection) if row["id"] != ours and not is_alive(row)]
         # Read and computed before the write lock is taken: the write is short however long the calls were.
-        found = [
-            _numbers(connection, call, stall_ms) for process_id in gone for call in _running(connection, process_id)
-        ]
+        found = [_found(connection, call, stall_ms) for process_id in gone for call in _running(connection, process_id)]
         return _write(connection, gone, found) if gone else 0
     except sqlite3.OperationalError:
         return 0
@@ -35,40 +45,32 @@ def mark_lost(connection: sqlite3.Connection, *, stall_ms: float = 1000.0) -> in
 
 def anyone_gone(connection: sqlite3.Connection) -> bool:
     """Whether `mark_lost` would find something; never writes."""
-    return any(not is_alive(row) for _, row in _unfinished(connection))
+    return any(not is_alive(row) for row in _unfinished(connection))
 
 
-def _unfinished(connection: sqlite3.Connection) -> list[tuple[int, dict[str, Any]]]:
+def _unfinished(connection: sqlite3.Connection) -> list[rows.Row]:
     """Processes with calls or runs that have not ended."""
-    return [
-        (row["id"], row)
-        for row in _dicts(
-            connection,
-            "SELECT id, host, boot_id, pid, pid_started_at, last_seen_at FROM processes WHERE id IN ("
-            "SELECT process_id FROM llm_calls WHERE status = 'running' "
-            "UNION SELECT process_id FROM runs WHERE status = 'running')",
-        )
-    ]
-
-
-def _running(connection: sqlite3.Connection, process_id: int) -> list[dict[str, Any]]:
     return _dicts(
         connection,
-        "SELECT id, streaming, content_level, events_kept FROM llm_calls WHERE status = 'running' AND process_id = ?",
-        process_id,
+        "SELECT id, host, boot_id, pid, pid_started_at, last_seen_at FROM processes WHERE id IN ("
+        "SELECT process_id FROM llm_calls WHERE status = 'running' "
+        "UNION SELECT process_id FROM runs WHERE status = 'running')",
     )
 
 
-def _numbers(
-    connection: sqlite3.Connection, call: dict[str, Any], stall_ms: float
-) -> tuple[dict[str, Any], rows.Row, tuple[Stall, ...], dict[int, str]]:
-    """A lost call, the columns its tokens tell, its stalls, and the text of its parts."""
+def _running(connection: sqlite3.Connection, process_id: int) -> list[rows.Row]:
+    return _dicts(
+        connection, "SELECT id, content_level FROM llm_calls WHERE status = 'running' AND process_id = ?", process_id
+    )
+
+
+def _found(connection: sqlite3.Connection, call: rows.Row, stall_ms: float) -> _Found:
     events = connection.execute(
         "SELECT offset_us, wait_us, part, token, n_tokens FROM llm_tokens WHERE call_id = ? ORDER BY token_index",
         (call["id"],),
     ).fetchall()
     if not events:
-        return call, {"status": "lost"}, (), {}
+        return _Found(call["id"], {"status": "lost"})
     offset, wait, part, token, n_tokens = (list(column) for column in zip(*events, strict=True))
     # Known only if every event told how many tokens it holds.
     count = sum(n_tokens) if None not in n_tokens else None
@@ -85,18 +87,23 @@ def _numbers(
             first_n_tokens=n_tokens[0],
         )
     )
-    columns = {
-        "status": "lost",
-        "token_count": count,
-        "token_count_source": "logprobs" if count is not None else None,
-        **asdict(_without_end(computed)),
-    }
-    return call, columns, tuple(s for s in stalls if s.position != "tail"), _joined(part, token)
+    counted = {"token_count": count, "token_count_source": None if count is None else "logprobs"}
+    return _Found(
+        call["id"],
+        {"status": "lost"} | counted | asdict(_without_end(computed)),
+        [_without_blame(stall) for stall in stalls if stall.position != "tail"],
+        _joined(part, token) if call["content_level"] != "timings" else {},
+    )
 
 
 def _without_end(computed: Metrics) -> Metrics:
     # Nobody saw the end: silence before it, and whose it was, would be a guess.
     return replace(computed, duration_ms=None, tail_gap_ms=None)
+
+
+def _without_blame(stall: Stall) -> Stall:
+    # The program waited; whether its event loop ran meanwhile is known only to the process that is gone.
+    return replace(stall, cause="unknown") if stall.cause == "upstream" else stall
 
 
 def _parts(connection: sqlite3.Connection, call_id: int) -> tuple[Part, ...]:
@@ -116,10 +123,10 @@ def _joined(part: list[int], token: list[str | None]) -> dict[int, str]:
     return {number: "".join(pieces) for number, pieces in joined.items()}
 
 
-def _write(connection: sqlite3.Connection, gone: list[int], found: list[Any]) -> int:
+def _write(connection: sqlite3.Connection, gone: Sequence[int], found: Sequence[_Found]) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        marked = sum(_write_call(connection, *each) for each in found)
+        marked = sum(_write_call(connection, each) for each in found)
         for process_id in gone:
             # A run that a dead process has opened goes on in a live one that still has calls in it.
             connection.execute(
@@ -135,27 +142,20 @@ def _write(connection: sqlite3.Connection, gone: list[int], found: list[Any]) ->
     return marked
 
 
-def _write_call(
-    connection: sqlite3.Connection,
-    call: dict[str, Any],
-    columns: rows.Row,
-    stalls: tuple[Stall, ...],
-    text: dict[int, str],
-) -> int:
-    status = connection.execute("SELECT status FROM llm_calls WHERE id = ?", (call["id"],)).fetchone()
+def _write_call(connection: sqlite3.Connection, found: _Found) -> bool:
+    status = connection.execute("SELECT status FROM llm_calls WHERE id = ?", (found.call_id,)).fetchone()
     if status != ("running",):
-        return 0  # somebody else has marked it meanwhile
-    writes.update_call(connection, call["id"], columns)
-    writes.put_stalls(connection, call["id"], map(rows.stall_row, stalls))
-    if call["content_level"] != "timings":
-        for part, content in text.items():
-            connection.execute(
-                "UPDATE llm_parts SET content = ? WHERE call_id = ? AND part = ?", (content, call["id"], part)
-            )
-    return 1
+        return False  # somebody else has marked it meanwhile
+    writes.update_call(connection, found.call_id, found.columns)
+    writes.put_stalls(connection, found.call_id, map(rows.stall_row, found.stalls))
+    for part, content in found.content.items():
+        connection.execute(
+            "UPDATE llm_parts SET content = ? WHERE call_id = ? AND part = ?", (content, found.call_id, part)
+        )
+    return True
 
 
-def _dicts(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+def _dicts(connection: sqlite3.Connection, sql: str, *parameters: Any) -> list[rows.Row]:
     cursor = connection.execute(sql, parameters)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

@@ -1,0 +1,5 @@
+"""`python -m tokentape`: the same as the command `tokentape`."""
+
+from .cli import main
+
+main()
