@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench cassettes clean
+.PHONY: help demo test check bench cassettes pictures clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -48,6 +48,9 @@ bench: $(VENV)/dev ## measure what recording costs (needs valgrind for the instr
 
 cassettes: $(VENV)/dev ## record cassettes/ anew, from the local server
 	@$(BIN)/python tests/record_cassettes.py $(ARGS)
+
+pictures: $(VENV)/dev ## make the pictures of the documentation anew, from what the demo prints
+	@$(BIN)/python tests/make_pictures.py
 
 clean: ## remove .venv, caches and what was built
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,8 +19,9 @@ from rich.text import Text
 from tokentape.cli.demo import demo_rows
 
 PICTURES = Path(__file__).parents[1] / "docs" / "images"
-COLUMNS = 104
+COLUMNS = 100
 ROWS = 40
+FONTS = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 PROGRAM = (sys.executable, "-c", "from tokentape.cli import main; main()")
 
 
@@ -64,8 +65,8 @@ def picture(shown: list[tuple[str, str]], title: str) -> str:
 
 
 def without_web_fonts(svg: str) -> str:
-    """Without the fonts that rich has fetched from another host: the reader's own monospace does."""
-    return re.sub(r"@font-face\s*\{[^}]*\}\s*", "", svg)
+    """Without the font that would be fetched from another host: one of the reader's own does."""
+    return re.sub(r"@font-face\s*\{[^}]*\}\s*", "", svg).replace("Fira Code, monospace", FONTS)
 
 
 def demo(folder: Path) -> str:

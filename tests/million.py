@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from values import call_value, finished, metrics_value, process_value, run_value, stall
 
 from tokentape.models import Part, TokenBatch, Usage
 from tokentape.store.plugin import SQLiteStore
+from values import call_value, finished, metrics_value, process_value, run_value, stall
 
 EVENTS = 1_000_000
 LONG_CALL = 10_000

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from values import call_value, finished, process_value, run_value
 
 from tokentape.models import Part, TokenBatch
 from tokentape.store import schema
 from tokentape.store.plugin import SQLiteStore
+from values import call_value, finished, process_value, run_value
 
 PARTS = (Part(0, "text"), Part(1, "reasoning"), Part(2, "text", 1))
 PIECES = st.text(st.sampled_from("ab\x00ü\U0001f600\ud83d\ude00\udfff"), max_size=4)

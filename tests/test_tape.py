@@ -9,9 +9,9 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from values import STARTED_US, call_value, finished, metrics_value, process_value, run_value, stall
 
 from tokentape.clock import utc_text
 from tokentape.errors import CallNotFound, TapeError
@@ -20,6 +20,7 @@ from tokentape.process import is_alive, this_process
 from tokentape.store import schema
 from tokentape.store.plugin import SQLiteStore
 from tokentape.tape import Event, Tape
+from values import STARTED_US, call_value, finished, metrics_value, process_value, run_value, stall
 
 TEXT = Part(0, "text")
 FIRST, SECOND, THIRD = (f"01KA000000000000000000000{digit}" for digit in "1AB")
@@ -387,8 +388,8 @@ def vars_of(process):
 def test_a_process_that_nobody_collected_counts_as_gone(path):
     with subprocess.Popen([sys.executable, "-c", ""]) as zombie:
         deadline = time.monotonic() + 30
-        while f"/proc/{zombie.pid}" and " Z " not in (stat := open(f"/proc/{zombie.pid}/stat").read()):
-            assert time.monotonic() < deadline, stat
+        while " Z " not in Path(f"/proc/{zombie.pid}/stat").read_text():
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         row = {**vars_of(this_process("z")), "pid": zombie.pid, "pid_started_at": None}
         assert not is_alive({**row, "last_seen_at": utc_text(time.time_ns() // 1000)})

@@ -34,9 +34,8 @@ _refused: str | None = None
 class _Session:
     """Everything that exists while recording is on."""
 
-    def __init__(self, chosen: settings.Settings, keywords: Mapping[str, Any], clock: Clock) -> None:
+    def __init__(self, chosen: settings.Settings, clock: Clock) -> None:
         self.settings = chosen
-        self.keywords = dict(keywords)
         self.host = PluginHost()
         self.store = self._open_store()
         self._process_run: RunHandle | None = None
@@ -133,20 +132,19 @@ def enable(*, clock: Clock = SYSTEM_CLOCK, **keywords: Any) -> None:
 
     Raises:
         SettingsError: a keyword is unknown or its value cannot be used. A mistake in the environment raises nothing: it
-        is
-            logged, and the program runs on unrecorded.
+            is logged, and the program runs on unrecorded.
     """
     global _session, _refused
     if settings.is_disabled():
         return
     with _lock:
         if _session is not None:
-            _warn_about_other_values(_session, keywords)
+            _warn_about_other_values(_session.settings, keywords)
             return
         faults.forget()
         settings.resolve(keywords, {})
         try:
-            session = _Session(settings.resolve(keywords), keywords, clock)
+            session = _Session(settings.resolve(keywords), clock)
         except (SettingsError, TapeError) as refusal:
             _refused = str(refusal)
             faults.logger.error("tokentape: not recording: %s", refusal)
@@ -234,12 +232,12 @@ def _why_not() -> str:
     return _refused or "tokentape.enable() has not been called"
 
 
-def _warn_about_other_values(session: _Session, keywords: Mapping[str, Any]) -> None:
-    other = {k: v for k, v in keywords.items() if v is not None and session.keywords.get(k) != v}
+def _warn_about_other_values(stays: settings.Settings, keywords: Mapping[str, Any]) -> None:
+    asked = settings.resolve(keywords, {})
+    given = [name for name, value in keywords.items() if value is not None]
+    other = [name for name in given if getattr(asked, name) != getattr(stays, name)]
     if other:
-        named = ", ".join(
-            f"{k}: {session.keywords.get(k, 'default')!r} stays, {v!r} is ignored" for k, v in other.items()
-        )
+        named = ", ".join(f"{name}: {getattr(stays, name)} stays, {getattr(asked, name)} is ignored" for name in other)
         faults.logger.warning("tokentape is already recording; %s. Call disable() first to change settings.", named)
 
 

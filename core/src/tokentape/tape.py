@@ -45,7 +45,7 @@ WHERE (:status IS NULL OR status = :status)
     )
   )
 LIMIT :limit
-"""
+"""  # noqa: S608  # put together from constants
 
 # Of the calls of a run those that are not recorded once more by the SDK they went through.
 COUNTED_CALLS: Final = f"""{INSIDE},
@@ -53,7 +53,7 @@ counted AS (
   SELECT c.id, c.first_token_latency_ms FROM llm_calls c JOIN inside ON c.run_id = inside.id
   WHERE c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id)
 )
-"""
+"""  # noqa: S608  # as above
 RUN_SUMMARY: Final = """
 SELECT count(*) AS call_count, max(first_token_latency_ms) AS slowest_first_token_ms FROM counted
 """
@@ -142,7 +142,7 @@ class Tape:
         """The row of `llm_calls` that a reference means.
 
         Args:
-            ref: a uid or the unique beginning of one, a row id, or `-1` for the newest call, `-2` for the one before it.
+            ref: a uid or the unique beginning of one, a row id, or `-1` for the newest call, `-2` for the one before.
 
         Raises:
             CallNotFound: no call answers to it, or more than one; the message says what to do.

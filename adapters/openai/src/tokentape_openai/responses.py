@@ -43,18 +43,21 @@ _TOOL_ITEMS: Final = frozenset(
     }
 )
 _TEXT_DELTA: Final = "response.output_text.delta"
+_NOWHERE: Final = object()
 
 
 class ResponsesReader(Reading):
     """Reads `ResponseStreamEvent` objects."""
 
-    __slots__ = ("_began", "_items", "_plain_index", "_text_part")
+    __slots__ = ("_began", "_items", "_plain_content", "_plain_output", "_text_part")
 
     def __init__(self, call: CallRecorder) -> None:
         super().__init__(call)
         self._items: dict[Any, Any] = {}
         self._began: set[int] = set()
-        self._plain_index: tuple[Any, Any] | None = None
+        # Where the text goes on that needs no more than an append.
+        self._plain_output: Any = _NOWHERE
+        self._plain_content: Any = None
         self._text_part = 0
 
     def read(self, event: Any, asked_ns: int, at_ns: int) -> None:
@@ -77,7 +80,7 @@ class ResponsesReader(Reading):
         self._read(event, asked_ns, at_ns)
 
     def _read(self, event: Any, asked_ns: int, at_ns: int) -> None:
-        self._plain_index = None
+        self._plain_output = _NOWHERE
         kind = text_of(getattr(event, "type", None))
         name, _, last = kind.rpartition(".")
         fragments: list[Fragment] = []
@@ -93,7 +96,7 @@ class ResponsesReader(Reading):
             self._read_response(kind, getattr(event, "response", None))
         self._call.add_chunk(asked_ns, at_ns, fragments)
         if kind == _TEXT_DELTA and fragments and not self._call.carry_ns:
-            self._plain_index = (event.output_index, event.content_index)
+            self._plain_output, self._plain_content = event.output_index, event.content_index
             self._text_part = fragments[0].part
 
     def _read_delta(self, event: Any, name: str, fragments: list[Fragment]) -> None:

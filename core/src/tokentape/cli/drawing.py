@@ -99,7 +99,9 @@ def _gap(start: int, end: int, wait: int, stall: Row | None, by_hand: bool) -> I
     if by_hand or main == UNKNOWN:
         yield Span(start, end, UNKNOWN, main is not None)
         return
-    asked, busy = end - wait, end - (stall["blocked_us"] if stall is not None else 0)
+    asked = max(start, end - wait)
+    # The stall of one choice may have begun before an event of another.
+    busy = max(asked, end - (stall["blocked_us"] if stall is not None else 0))
     for since, until, mark in ((start, asked, OWN), (asked, busy, WAITING), (busy, end, BUSY)):
         if until > since:
             yield Span(since, until, mark, mark == main)

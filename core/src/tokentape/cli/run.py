@@ -52,7 +52,8 @@ def command(
 ) -> None:
     """Run a program and record what it streams.
 
-    TARGET is a script, a module (with -m) or any command. It is not changed; its arguments, streams and exit code pass through, and what it starts is recorded too.
+    TARGET is a script, a module (with -m) or any command. It is not changed; its arguments, streams and exit code pass
+    through, and what it starts is recorded too.
     """
     chosen = configured(db, content=content, labels={**configured(db).labels, **_sendable(labels)})
     if chosen.db is not None:

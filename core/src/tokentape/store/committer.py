@@ -170,7 +170,7 @@ class Committer:
             self._disconnect()
         if self.last_error is None:
             logger.warning(
-                "%s cannot be written (%s); what is recorded is held until it can. The program is not affected.",
+                "%s cannot be written (%s); what is recorded is held until it can. The program goes on.",
                 self._path,
                 error,
             )
