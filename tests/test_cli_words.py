@@ -21,7 +21,14 @@ def row(**columns: Any) -> dict[str, Any]:
 
 
 def stall(index: int, cause: str, position: str = "middle", **times: int) -> dict[str, Any]:
-    return {"token_index": index, "cause": cause, "position": position, "blocked_us": 0, "wait_us": 0, "gap_us": 0} | times
+    return {
+        "token_index": index,
+        "cause": cause,
+        "position": position,
+        "blocked_us": 0,
+        "wait_us": 0,
+        "gap_us": 0,
+    } | times
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,11 @@ def test_first_token_of_a_stream_without_headers_stands_alone() -> None:
 def test_pieces_of_the_first_token_add_up(times: list[float]) -> None:
     retry, headers, chunk, token = sorted(times)
     call = row(
-        first_token_latency_ms=token, first_chunk_latency_ms=chunk, headers_latency_ms=headers, retry_ms=retry, retries=1
+        first_token_latency_ms=token,
+        first_chunk_latency_ms=chunk,
+        headers_latency_ms=headers,
+        retry_ms=retry,
+        retries=1,
     )
     _, _, sum_of_pieces = str(words.first_token(call)).partition(" = ")
     shown = sum(float(piece.split()[0]) for piece in sum_of_pieces.split(" + ") if piece)
@@ -112,7 +123,9 @@ def test_outcome_has_status_reason_duration_and_error() -> None:
     assert words.outcome(row(status="completed", finish_reason="stop", duration_ms=12_300)) == (
         "completed (stop) after 12.3 s"
     )
-    failed = row(status="error", duration_ms=500, error_type="RateLimitError", error_message="slow down", http_status=429)
+    failed = row(
+        status="error", duration_ms=500, error_type="RateLimitError", error_message="slow down", http_status=429
+    )
     assert words.outcome(failed) == "error after 0.5 s: RateLimitError: slow down (HTTP 429)"
     assert words.outcome(row(status="running")) == "running"
 
@@ -140,7 +153,9 @@ def test_billed_tokens_name_cached_and_reasoning_ones() -> None:
     assert words.usage(row()) is None
 
 
-@pytest.mark.parametrize(("size", "said"), [(0, "0 B"), (999, "999 B"), (4096, "4.1 kB"), (1_234_567, "1.2 MB"), (5e9, "5.0 GB")])
+@pytest.mark.parametrize(
+    ("size", "said"), [(0, "0 B"), (999, "999 B"), (4096, "4.1 kB"), (1_234_567, "1.2 MB"), (5e9, "5.0 GB")]
+)
 def test_size_of_a_file(size: float, said: str) -> None:
     assert words.size(size) == said
 

@@ -65,8 +65,11 @@ class Heartbeat:
 
 
 def watch(call: CallRecorder) -> None:
-    """Watch the running event loop for a call that was opened on it."""
-    loop = asyncio.get_running_loop()
+    """Watch the event loop that a call was opened on; one that is not asyncio's (trio's, say) cannot be watched."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
     beat = _beats.get(loop)
     if beat is None:
         beat = _beats[loop] = Heartbeat(loop)

@@ -85,12 +85,11 @@ class Seams:
         return result
 
     async def _async_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        call = self._open(client, args, kwargs)
+        call = self._open(client, args, kwargs, heartbeat.watch)
         if call is None:
             return await wrapped(*args, **kwargs)
         token = _SENDING.set(call)
         try:
-            heartbeat.watch(call)
             result = await wrapped(*args, **kwargs)
         except BaseException as exc:
             self._failed(call, exc)
@@ -103,7 +102,10 @@ class Seams:
     def _build_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call = _SENDING.get()
         if call is not None:
-            call.saw_attempt()
+            try:
+                call.saw_attempt()
+            except Exception as fault:
+                self._fault(fault, "an attempt")
         return wrapped(*args, **kwargs)
 
     def _process_response(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -126,11 +128,20 @@ class Seams:
             self._fault(fault, "a stream")
             return iterator
 
-    def _open(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CallRecorder | None:
+    def _open(
+        self,
+        client: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        watch: Callable[[CallRecorder], None] | None = None,
+    ) -> CallRecorder | None:
         try:
             options = args[1] if len(args) > 1 else kwargs["options"]
             request = self._surface.describe(client, options, bool(kwargs.get("stream")))
-            return None if request is None else self._recorder.start(request)
+            call = None if request is None else self._recorder.start(request)
+            if call is not None and watch is not None:
+                watch(call)
+            return call
         except Exception as fault:
             self._fault(fault, "a call")
             return None
@@ -152,10 +163,13 @@ class Seams:
 
     def _sent(self, call: CallRecorder) -> None:
         """The SDK has handed over what `request` returns."""
-        if call.request.streaming or call.watched:
-            call.carry_ns = call.clock.monotonic_ns() - call.start_ns
-        else:
-            call.end("completed")
+        try:
+            if call.request.streaming or call.watched:
+                call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+            else:
+                call.end("completed")
+        except Exception as fault:
+            self._fault(fault, "a call's start or end")
 
     def _failed(self, call: CallRecorder, exc: BaseException) -> None:
         """No stream came into being: refused, unreachable, or cancelled while waiting."""

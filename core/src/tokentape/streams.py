@@ -213,10 +213,7 @@ def record_stream(
 def tapped(stream: Any, call: CallRecorder, read: Any) -> RecordedStream | AsyncRecordedStream:
     """Tap any iterable, asynchronous iterable, or awaitable of one."""
     if hasattr(stream, "__aiter__") or hasattr(stream, "__await__"):
-        try:
-            heartbeat.watch(call)
-        except RuntimeError:
-            pass  # not made on a running loop; its waits cannot be told from a busy loop
+        heartbeat.watch(call)
         return AsyncRecordedStream(stream, call, read)
     return RecordedStream(stream, call, read)
 
