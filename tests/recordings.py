@@ -1,7 +1,7 @@
 """Streams that other projects recorded from real providers, with expectations computed by somebody else's parser.
 
-They lie outside the repository: in the folder that TOKENTAPE_RECORDINGS names, else in `../shared/recordings` beside the
-clone. Their README says where each comes from.
+They lie outside the repository: in the folder that TOKENTAPE_RECORDINGS names, else in `../shared/recordings` beside
+the clone. Their README says where each comes from.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def recordings() -> tuple[Recording, ...]:
 @functools.cache
 def exchanges(file: str) -> list[dict[str, Any]]:
     """All exchanges of one file, as recorded."""
-    return yaml.load((folder() / file).read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["interactions"]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load((folder() / file).read_bytes(), Loader=loader)["interactions"]
 
 
 def sha256(text: str) -> str:

@@ -42,9 +42,8 @@ class TapeReader:
     def parts(self, call_id: int | None = None) -> list[dict[str, Any]]:
         """Parts with the name of their kind, of one call or of all."""
         where = "" if call_id is None else f"where call_id = {int(call_id)}"
-        return self.rows(
-            f"select p.*, k.name as kind from llm_parts p join token_kinds k on k.id = p.kind_id {where} order by call_id, part"
-        )
+        kinds = "join token_kinds k on k.id = p.kind_id"
+        return self.rows(f"select p.*, k.name as kind from llm_parts p {kinds} {where} order by call_id, part")
 
     def text(self, kind: str = "text") -> str:
         """All events of one kind, joined."""

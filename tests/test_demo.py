@@ -134,16 +134,14 @@ def test_the_numbers_are_no_earlier_than_the_script(played: Played) -> None:
 def test_what_was_said_is_on_the_tape_whatever_the_environment_says(played: Played) -> None:
     db = sqlite_utils.Database(played.db)
     sql = (
-        "select k.name as kind, p.name, content from llm_parts p join token_kinds k on k.id = kind_id where call_id = ?"
+        "select k.name as kind, p.name, content from llm_parts p join token_kinds k on kind_id = k.id where call_id = ?"
     )
-    rows = by_scene(played.rows)
-    assert list(db.query(sql + str(rows["tool-call"]["call_id"]))) == [
-        {"kind": "tool_args", "name": "get_weather", "content": '{"city": "Nuuk", "unit": "celsius"}'}
-    ]
-    assert [row["kind"] for row in db.query(sql + str(rows["reasoning"]["call_id"]))] == ["reasoning", "text"]
-    assert [row["name"] for row in db.query("select name from runs where id in (select run_id from llm_calls)")] == [
-        "demo"
-    ]
+    ids = (by_scene(played.rows)[scene]["call_id"] for scene in ("tool-call", "reasoning"))
+    tool, reasoning = (list(db.query(sql, [call_id])) for call_id in ids)
+    assert tool == [{"kind": "tool_args", "name": "get_weather", "content": '{"city": "Nuuk", "unit": "celsius"}'}]
+    assert [part["kind"] for part in reasoning] == ["reasoning", "text"]
+    runs = db.query("select name from runs where id in (select run_id from llm_calls)")
+    assert [run["name"] for run in runs] == ["demo"]
     db.close()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from openai_drivers import ChatDriver, CompletionsDriver, ResponsesDriver
 
+from openai_drivers import ChatDriver, CompletionsDriver, ResponsesDriver
 from tokentape.testing.conformance import AdapterConformance
 
 pytestmark = pytest.mark.scenario("adapters/Conformance from outside")

@@ -14,9 +14,9 @@ import pytest
 import sqlite_utils
 import vcr
 import yaml
-from recordings import Recording, exchanges, folder, recordings, sha256
 
 import tokentape
+from recordings import Recording, exchanges, folder, recordings, sha256
 
 pytestmark = pytest.mark.must_run
 
@@ -72,7 +72,7 @@ def player(recording: Recording) -> Iterator[None]:
 
 
 def base_url(request: dict[str, Any]) -> str:
-    """What a client's `base_url` was; Writer's own SDK asked for `/chat` where OpenAI's asks for `/chat/completions`."""
+    """What a client's `base_url` was; Writer's own SDK asked for `/chat`, OpenAI's asks for `/chat/completions`."""
     uri = re.sub(r"[?#].*", "", str(request["uri"]))
     return re.sub(r"/(chat/completions|completions|responses|chat)$", "", uri)
 
@@ -118,8 +118,8 @@ def types(api: str) -> tuple[Any, Any]:
 
 def read_back(db: sqlite_utils.Database, uid: str) -> dict[str, Any]:
     (call,) = db.query("select * from llm_calls where uid = ?", [uid])
-    sql = "select p.*, k.name as kind from llm_parts p join token_kinds k on k.id = p.kind_id where call_id = ? order by part"
-    return {**call, "parts": list(db.query(sql, [call["id"]]))}
+    parts = "select p.*, k.name as kind from llm_parts p join token_kinds k on k.id = p.kind_id"
+    return {**call, "parts": list(db.query(f"{parts} where call_id = ? order by part", [call["id"]]))}
 
 
 @pytest.mark.scenario("adapters/Streams of real providers")
@@ -143,7 +143,7 @@ def test_recordings_are_here() -> None:
 def parts_of(call: dict[str, Any]) -> list[tuple[str, int, str]]:
     """Kind, choice and hash of the text of every part that has text; those of one kind and choice in order.
 
-    Across kinds the order is left out: the index counts an empty fragment as a part's first appearance, the tape does not.
+    Across kinds the order is left out: for the index an empty fragment is a part's first appearance, for the tape not.
     """
     found = [(part["kind"], part["choice"], sha256(part["content"])) for part in call["parts"] if part["content"]]
     return sorted(found, key=lambda part: part[:2])

@@ -167,7 +167,9 @@ def test_responses_give_the_text_without_reasoning_and_arguments_and_each_choice
     )
     record(store, call_value("SILENT"), (1, 0, "Hm"), parts=(REASONING,))
 
-    found = rows("SELECT call_id, uid, model, status, finish_reason, choice, text FROM responses ORDER BY call_id, choice")
+    found = rows(
+        "SELECT call_id, uid, model, status, finish_reason, choice, text FROM responses ORDER BY call_id, choice"
+    )
     both = {"call_id": 1, "uid": "CALL", "model": "gpt-x", "status": "completed", "finish_reason": '["stop", "stop"]'}
     assert found == [
         both | {"choice": 0, "text": "It is noon."},
@@ -392,7 +394,9 @@ def test_a_page_of_a_view_and_its_count_come_within_datasettes_limit(big, view):
 
 def test_ten_thousand_tokens_of_one_call_are_read_in_order(big, million):
     seconds, found = took(
-        big, "SELECT offset_us, wait_us, part, token FROM llm_tokens WHERE call_id = ? ORDER BY token_index", million.call_id
+        big,
+        "SELECT offset_us, wait_us, part, token FROM llm_tokens WHERE call_id = ? ORDER BY token_index",
+        million.call_id,
     )
 
     assert seconds < LIMIT_S
@@ -409,6 +413,8 @@ def test_timeline_looks_the_previous_event_up_by_its_key(big):
 
 @pytest.mark.parametrize("view", ["calls", "responses", "streaming_stats", "stalls", "in_flight"])
 def test_a_view_of_calls_is_streamed_and_never_sorted(big, view):
-    plan = [row[3] for row in big.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {view} LIMIT 101")]
+    plan = big.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {view} LIMIT 101").fetchall()
 
-    assert not any(step.startswith(("USE TEMP B-TREE FOR", "MATERIALIZE")) for step in plan), plan
+    # What hangs under another step is looked up for one row, among a handful.
+    steps = [detail for _, parent, _, detail in plan if not parent]
+    assert not any(step.startswith(("USE TEMP B-TREE FOR", "MATERIALIZE")) for step in steps), plan

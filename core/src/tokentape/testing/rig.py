@@ -123,7 +123,7 @@ class Rig:
         else:
             import time
 
-            time.sleep(seconds)
+            time.sleep(seconds)  # noqa: ASYNC251  # in this mode there is no event loop
 
     async def collect(self) -> None:
         """Have everything that was dropped collected; an event loop needs turns of its own for that."""

@@ -1,0 +1,252 @@
+"""One tape, many processes and many threads: nothing is lost, nothing is written twice, nobody waits for ever."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import threading
+import time
+import traceback
+
+import pytest
+
+from tokentape.models import Part, TokenBatch
+from tokentape.process import this_process
+from tokentape.store.plugin import SQLiteStore
+from tokentape.tape import Tape
+from values import call_value, finished, process_value, run_value
+
+TEXT = Part(0, "text")
+# For what takes a second on a quiet machine.
+DEADLINE_S = 120
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def batch(start, size, parts=()):
+    events = range(start, start + size)
+    return TokenBatch([i * 1000 for i in events], [900] * size, [0] * size, [str(i) for i in events], parts=parts)
+
+
+def record(store, uid, size, step=50):
+    """A call of `size` events, flushed every `step`."""
+    call = call_value(uid)
+    store.tokentape_call_started(call)
+    for start in range(0, size, step):
+        store.tokentape_tokens(call, batch(start, min(step, size - start), (TEXT,) if not start else ()))
+        store.tokentape_flush()
+    store.tokentape_call_finished(finished(call, parts=(TEXT,), event_count=size))
+    store.tokentape_flush()
+
+
+def flush_all(store):
+    deadline = time.monotonic() + DEADLINE_S
+    while store._committer.operations:
+        assert time.monotonic() < deadline, store.health()
+        store.tokentape_flush()
+
+
+def write_calls(path, number, calls, events, barrier, failures):
+    try:
+        barrier.wait(DEADLINE_S)
+        store = SQLiteStore(path, this_process(f"worker-{number}"), max_buffer=1_000_000)
+        store.tokentape_run_started(run_value("SHARED"))
+        for call in range(calls):
+            record(store, f"{number}-{call}", events)
+        flush_all(store)
+        store.tokentape_shutdown()
+    except BaseException:
+        failures.put(traceback.format_exc())
+        raise
+
+
+def run_together(path, processes, calls, events, meanwhile=lambda: None):
+    """Start so many writers at the same moment, and wait for them."""
+    barrier, failures = SPAWN.Barrier(processes), SPAWN.Queue()
+    workers = [
+        SPAWN.Process(target=write_calls, args=(path, number, calls, events, barrier, failures))
+        for number in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        meanwhile()
+        time.sleep(0.005)
+    for worker in workers:
+        worker.join(DEADLINE_S)
+    assert failures.empty(), failures.get()
+    assert [worker.exitcode for worker in workers] == [0] * processes
+
+
+def query(path, sql):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def assert_whole(path, calls, events):
+    assert query(path, "SELECT count(*), count(DISTINCT uid), min(event_count), max(event_count) FROM llm_calls") == [
+        (calls, calls, events, events)
+    ]
+    assert query(
+        path,
+        "SELECT count(*) FROM (SELECT call_id FROM llm_tokens GROUP BY call_id "
+        f"HAVING count(*) = {events} AND max(token_index) = {events - 1} AND sum(token) = {sum(range(events))})",
+    ) == [(calls,)]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+    assert query(path, "PRAGMA foreign_key_check") == []
+
+
+@pytest.mark.scenario("storage/Eight processes at once")
+def test_eight_processes_start_at_once_without_a_tape(tmp_path):
+    path = tmp_path / "data" / "tape.db"
+
+    run_together(path, processes=8, calls=3, events=20)
+
+    assert_whole(path, calls=24, events=20)
+    assert query(path, "SELECT name FROM _sqlite_migrations") == [("m001_first_format",)]
+    assert query(path, "SELECT uid FROM runs") == [("SHARED",)]
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert query(path, "SELECT count(DISTINCT pid), count(*) FROM processes") == [(8, 8)]
+
+
+@pytest.mark.scenario("storage/Two processes")
+def test_two_processes_write_while_a_third_reads(tmp_path):
+    path = tmp_path / "tape.db"
+    SQLiteStore(path, process_value(), max_buffer=1)
+    seen = [0]
+
+    def read():
+        with Tape.open(path) as tape:
+            calls = tape.calls(10)
+            assert all([event.token_index for event in tape.events(c["call_id"])] == [*range(50)] for c in calls[3:4])
+            seen.append(tape.totals()["rows"]["llm_calls"])
+
+    run_together(path, processes=2, calls=200, events=50, meanwhile=read)
+
+    assert_whole(path, calls=400, events=50)
+    assert seen == sorted(seen)
+
+
+@pytest.mark.scenario("storage/Busy threads")
+def test_fifty_busy_threads_do_not_starve_the_writer(tmp_path):
+    store = SQLiteStore(tmp_path / "tape.db", process_value(), max_buffer=100_000)
+    going = True
+
+    def compute():
+        number = 0
+        while going:
+            number = (number * 31 + 7) % 1_000_003
+
+    threads = [threading.Thread(target=compute, daemon=True) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    start = time.monotonic()
+    record(store, "CALL", 1000, step=250)
+    took = time.monotonic() - start
+    going = False
+    for thread in threads:
+        thread.join()
+    store.tokentape_shutdown()
+
+    assert query(store.path, "SELECT count(*), sum(token) FROM llm_tokens") == [(1000, sum(range(1000)))]
+    assert store.health()["dropped_events"] == 0
+    # Each of them runs for 5 ms whenever the interpreter is given up: a writer that gives it up at every row takes
+    # 1,000 times 50 times 5 ms.
+    assert took < 60
+
+
+@pytest.mark.scenario("storage/Killed in mid-stream")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_call_of_a_killed_process_is_lost_with_what_had_arrived(tmp_path):
+    path = tmp_path / "tape.db"
+    ready = SPAWN.Event()
+    worker = SPAWN.Process(target=hang_in_mid_stream, args=(path, ready))
+    worker.start()
+    assert ready.wait(DEADLINE_S)
+    with Tape.open(path) as tape:
+        assert tape.mark_lost() == 0
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join(DEADLINE_S)
+
+        assert tape.mark_lost() == 1
+
+        call = tape.call("-1")
+        assert (call["status"], call["event_count"], call["first_token_latency_ms"]) == ("lost", 5, 0.0)
+        assert [event.token for event in tape.events(call["id"])] == ["0", "1", "2", "3", "4"]
+        assert [part["content"] for part in tape.parts(call["id"])] == ["01234"]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def hang_in_mid_stream(path, ready):
+    store = SQLiteStore(path, this_process("killed.py"), max_buffer=100)
+    store.tokentape_call_started(call_value())
+    store.tokentape_tokens(call_value(), batch(0, 5, (TEXT,)))
+    store.tokentape_flush()
+    ready.set()
+    time.sleep(DEADLINE_S)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_what_a_forked_child_commits_survives_the_end_of_its_parents_connection(tmp_path):
+    """A connection inherited over the fork would make the child's SQLite believe that it holds the parent's locks."""
+    path = tmp_path / "tape.db"
+    store = SQLiteStore(path, this_process("parent"), max_buffer=1000)
+    record(store, "BEFORE", 10)
+    store.tokentape_call_started(call_value("HELD"))
+    to_child, to_parent = os.pipe(), os.pipe()
+
+    store.before_fork()
+    pid = os.fork()
+    if pid == 0:
+        in_child(store, to_child[0], to_parent[1])
+    store.after_fork_in_parent()
+    assert os.read(to_parent[0], 1) == b"1"
+    record(store, "AFTER", 10)
+    store.tokentape_shutdown()
+    os.write(to_child[1], b"2")
+    _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    found = query(path, "SELECT c.uid, p.name, c.event_count FROM llm_calls c JOIN processes p ON p.id = process_id")
+    assert sorted(found) == [
+        ("AFTER", "parent", 10),
+        ("BEFORE", "parent", 10),
+        ("CHILD-1", "child", 10),
+        ("CHILD-2", "child", 10),
+        ("HELD", "parent", 0),
+    ]
+    assert query(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def in_child(store, from_parent, to_parent):
+    code = 1
+    try:
+        store.after_fork(this_process("child"))
+        record(store, "CHILD-1", 10)
+        os.write(to_parent, b"1")
+        os.read(from_parent, 1)  # until the parent has closed its connection
+        record(store, "CHILD-2", 10)
+        store.tokentape_shutdown()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_a_fork_waits_for_the_commit_under_way_and_the_next_commit_for_the_fork(tmp_path):
+    store = SQLiteStore(tmp_path / "tape.db", process_value(), max_buffer=1000)
+    record(store, "FIRST", 10)
+    store.before_fork()
+    writer = threading.Thread(target=record, args=(store, "SECOND", 10))
+    writer.start()
+    time.sleep(0.05)
+    assert query(store.path, "SELECT uid FROM llm_calls") == [("FIRST",)]
+
+    store.after_fork_in_parent()
+    writer.join(DEADLINE_S)
+
+    assert query(store.path, "SELECT uid FROM llm_calls") == [("FIRST",), ("SECOND",)]
+    store.tokentape_shutdown()
