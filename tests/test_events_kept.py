@@ -104,7 +104,7 @@ async def test_a_stream_without_a_single_chunk(rig: Rig, caplog: pytest.LogCaptu
 
 @pytest.mark.scenario("capture/Nothing read ahead")
 @pytest.mark.parametrize("taken", [0, 1, 4])
-async def test_the_sdk_is_asked_as_often_as_it_is_without_recording(
+def test_the_sdk_is_asked_as_often_as_it_is_without_recording(
     server: ProviderServer, tape: TapeReader, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     asked = 0

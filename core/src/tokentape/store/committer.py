@@ -6,10 +6,11 @@ import logging
 import sqlite3
 import threading
 import time
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from .. import faults
 from ..clock import utc_text
@@ -25,7 +26,7 @@ SEEN_IDLE_S: Final = 60.0
 # How long a fork, or the end of recording, waits for a commit that is under way.
 WAIT_S: Final = 1.0
 
-Write = Callable[[sqlite3.Connection, int], object]
+Write = Callable[[writes.Transaction], object]
 
 # Connections that came over a fork: closing one, if only by collecting it, would touch locks that are the parent's.
 _inherited: list[sqlite3.Connection] = []
@@ -36,7 +37,7 @@ class Operation:
     """Something to be written, which can be tried again from its start.
 
     Attributes:
-        write: writes it, given the connection and the id of our process, inside a transaction.
+        write: writes it into a transaction.
         what: how it is named when it is lost.
         events: how many token events it holds.
     """
@@ -53,6 +54,9 @@ class Committer:
         path: the tape.
         process: who writes.
         busy_ms: how long one commit waits for other writers.
+
+    Attributes:
+        round: goes up whenever operations that were held are held no more.
     """
 
     def __init__(self, path: Path, process: Process, *, busy_ms: int) -> None:
@@ -61,10 +65,13 @@ class Committer:
         self.given_up_events = 0
         self.last_error: str | None = None
         self.last_commit_at: str | None = None
+        self.round = 0
         self._path = path
         self._process = process
         self._busy_ms = busy_ms
         self._process_id: int | None = None
+        self._calls: dict[str, writes.CallRow | None] = {}
+        self._runs: dict[str, bool | None] = {}
         self._seen_s = 0.0
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -75,6 +82,11 @@ class Committer:
         """Hold an operation for the next commit."""
         self.operations.append(operation)
         self.pending_events += operation.events
+
+    def grow(self, operation: Operation, events: int) -> None:
+        """Note that an operation that is held, has got so many more events."""
+        operation.events += events
+        self.pending_events += events
 
     def commit(self) -> None:
         """Write everything that is held; if the database cannot be written, say so once and keep it."""
@@ -120,7 +132,8 @@ class Committer:
             self._disconnect()
         if self._connection is None:
             self._connection = schema.open_for_writing(self._path, busy_ms=self._busy_ms)
-            self._process_id = None
+            # It may be a new file, which knows nothing of all this.
+            self._process_id, self._calls, self._runs = None, {}, {}
             self._file = _identity(self._path)
         return self._connection
 
@@ -134,8 +147,9 @@ class Committer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             process_id = self._note_process(connection)
+            to = writes.Transaction(connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs))
             for operation in self.operations:
-                operation.write(connection, process_id)
+                operation.write(to)
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:
@@ -143,11 +157,17 @@ class Committer:
             if operation is None or _is_outage(error):
                 raise
             return operation, error
-        self.operations, self.pending_events = [], 0
-        starting, self._process_id = self._process_id is None, process_id
-        if starting:
-            lost.mark_lost(connection, ours=process_id)
+        self._settle(to)
         return None
+
+    def _settle(self, committed: writes.Transaction) -> None:
+        self.operations, self.pending_events = [], 0
+        self.round += 1
+        _keep(committed.calls)
+        _keep(committed.runs)
+        starting, self._process_id = self._process_id is None, committed.process_id
+        if starting:
+            lost.mark_lost(committed.connection, ours=committed.process_id)
 
     def _note_process(self, connection: sqlite3.Connection) -> int:
         process_id = self._process_id
@@ -161,6 +181,7 @@ class Committer:
 
     def _give_up(self, operation: Operation, error: Exception) -> None:
         self.operations = [held for held in self.operations if held is not operation]
+        self.round += 1
         self.pending_events -= operation.events
         self.given_up_events += operation.events
         faults.report("store", error, operation.what)
@@ -189,6 +210,14 @@ class Committer:
                 connection.close()
             except sqlite3.Error:
                 pass  # a damaged file cannot be closed in good order
+
+
+def _keep(known: ChainMap[str, Any]) -> None:
+    """Take over what a transaction has learned of the tape, without what has ended."""
+    learned, kept = known.maps
+    kept.update(learned)
+    for uid in [uid for uid, value in learned.items() if value is None]:
+        del kept[uid]
 
 
 def _now() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -22,11 +22,18 @@ BUSY_MS: Final = 1000
 
 @dataclass(slots=True)
 class _Live:
-    """What is kept of a call while it runs; `text` is None where none is stored."""
+    """What is kept of a call while it runs.
+
+    Attributes:
+        text: None where none is stored.
+        held: the operation with events of the call that was added last, what it holds, and in which round that was.
+    """
 
     run: Run | None
     text: CallText | None
     dropped: int = 0
+    last_event_at: str | None = None
+    held: tuple[Operation, writes.Events, int] | None = None
 
 
 class SQLiteStore:
@@ -117,21 +124,26 @@ class SQLiteStore:
             live.dropped += len(tokens) - size
             self._dropped_events += len(tokens) - size
         if size or tokens.parts:
-            events = _events(call, live, tokens, size)
-            self._add("token events", partial(writes.add_events, call=call, run=live.run, events=events), size)
+            operation, events = self._held_events(call, live)
+            self._committer.grow(operation, size)
+            _gather(events, call, live, tokens, size)
 
     @hookimpl
     def tokentape_call_finished(self, call: FinishedCall) -> None:
         """Note how the call ended, with its numbers, parts and stalls."""
         live = self._live.pop(call.uid, None)
-        if live is not None:
-            text = live.text
-            end = writes.End(
-                halves=text.rest() if text is not None else [],
-                content={p.part: text.content(p.part) for p in call.parts} if text is not None else None,
-                dropped=live.dropped,
-            )
-            self._add("the end of a call", partial(writes.close_call, call=call, run=live.run, end=end))
+        if live is None:
+            return
+        if live.held is not None and live.held[2] == self._committer.round:
+            live.held[1].is_last = True
+        text = live.text
+        end = writes.End(
+            halves=text.rest() if text is not None else [],
+            content={p.part: text.content(p.part) for p in call.parts} if text is not None else None,
+            last_event_at=live.last_event_at,
+            dropped=live.dropped,
+        )
+        self._add("the end of a call", partial(writes.close_call, call=call, run=live.run, end=end))
 
     @hookimpl
     def tokentape_flush(self) -> None:
@@ -162,31 +174,39 @@ class SQLiteStore:
         self._committer.abandon()
         self._reset(process)
 
-    def _add(self, what: str, write: Write, events: int = 0) -> None:
-        self._committer.add(Operation(write, what, events))
+    def _held_events(self, call: Call, live: _Live) -> tuple[Operation, writes.Events]:
+        """The operation of this batch with the events of a call, so that a batch writes them at once."""
+        if live.held is None or live.held[2] != self._committer.round:
+            events = writes.Events()
+            operation = self._add("token events", partial(writes.add_events, call=call, run=live.run, events=events))
+            live.held = operation, events, self._committer.round
+        return live.held[0], live.held[1]
+
+    def _add(self, what: str, write: Write) -> Operation:
+        operation = Operation(write, what)
+        self._committer.add(operation)
+        return operation
 
     def _has_room(self) -> bool:
         return len(self._committer.operations) < self._max_buffer
 
 
-def _events(call: Call, live: _Live, tokens: TokenBatch, size: int) -> writes.Events:
-    """Up to `size` events of a batch as they are stored."""
-    text = live.text
-    counted = writes.Events(
-        parts=tokens.parts,
-        seen=size,
-        last_event_at=utc_text(call.started_unix_us + tokens.offset_us[size - 1]) if size else None,
-        dropped=live.dropped,
-    )
+def _gather(events: writes.Events, call: Call, live: _Live, tokens: TokenBatch, size: int) -> None:
+    """Put up to `size` events of a batch behind those that are held."""
+    events.parts.extend(tokens.parts)
+    events.seen += size
+    events.dropped = live.dropped
+    if size:
+        live.last_event_at = events.last_event_at = utc_text(call.started_unix_us + tokens.offset_us[size - 1])
     if not call.sampled:
-        return counted
-    part = tokens.part[:size]
-    timed = replace(counted, offset_us=tokens.offset_us[:size], wait_us=tokens.wait_us[:size], part=part)
-    if text is None:
-        return replace(timed, token=[None] * size)
-    return replace(
-        timed,
-        token=text.take(part, tokens.token[:size]),
-        n_tokens={i: n for i, n in tokens.n_tokens.items() if i < size and isinstance(n, int)},
-        logprobs={i: rows.logprobs_json(value) for i, value in tokens.logprobs.items() if i < size},
-    )
+        return
+    first, part = len(events.part), tokens.part[:size]
+    events.offset_us.extend(tokens.offset_us[:size])
+    events.wait_us.extend(tokens.wait_us[:size])
+    events.part.extend(part)
+    if live.text is None:
+        events.token.extend([None] * size)
+        return
+    events.token.extend(live.text.take(part, tokens.token[:size]))
+    events.n_tokens.update((first + i, n) for i, n in tokens.n_tokens.items() if i < size and isinstance(n, int))
+    events.logprobs.update((first + i, rows.logprobs_json(v)) for i, v in tokens.logprobs.items() if i < size)
