@@ -25,8 +25,10 @@ STYLES: Final[Mapping[str, str]] = {
 }
 # Where uids are cut to fit: more than the ten characters of the millisecond, and more wherever two are alike.
 SHORT_UID: Final = 14
-FULL_WIDTH: Final = 140
-TEXT_WIDTH: Final = 60
+# From how many columns on a terminal has room for the start of the text, and for whole uids.
+TEXT_FROM: Final = 100
+WHOLE_UID_FROM: Final = 140
+MODEL_WIDTH: Final = 24
 
 
 @click.command("list", epilog=example("tokentape list -n 5 --status error --label env=prod"))
@@ -54,25 +56,28 @@ def command(
 def print_table(calls: Sequence[Mapping[str, Any]]) -> None:
     """Print rows of the view `calls` on stdout, in the width of the terminal."""
     out = console()
-    out.print(_table(calls, out.width >= FULL_WIDTH))
+    out.print(_table(calls, out.width, out.is_terminal))
 
 
-def _table(calls: Sequence[Mapping[str, Any]], roomy: bool) -> Table:
+def _table(calls: Sequence[Mapping[str, Any]], width: int, fills_width: bool) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("uid", "when", "model", "status", "first token", "rate", "longest gap"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis", justify="right" if "first" in heading else "left")
-    if roomy:
-        table.add_column("text", no_wrap=True, overflow="ellipsis", max_width=TEXT_WIDTH)
-    digits = 26 if roomy else _distinct([call["uid"] for call in calls])
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), expand=fills_width)
+    for heading in ("uid", "when", "status", "first", "rate", "longest gap"):
+        table.add_column(heading, no_wrap=True)
+    has_text = width >= TEXT_FROM
+    # The last column takes what the others leave of a terminal.
+    cut: Any = {"no_wrap": True, "overflow": "ellipsis"}
+    table.add_column("model", **cut, **({"max_width": MODEL_WIDTH} if has_text else {"ratio": 1}))
+    if has_text:
+        table.add_column("text", ratio=1, **cut)
+    digits = None if width >= WHOLE_UID_FROM else _distinct([call["uid"] for call in calls])
     for call in calls:
-        status = Text(call["status"], style=STYLES.get(call["status"], ""))
-        cells = [call["uid"][:digits], _when(call["started_at"]), one_line(call["model"] or ""), status]
-        cells += [*_numbers(call), *_text(call, roomy)]
+        cells = [call["uid"][:digits], _when(call["started_at"]), call["status"], *_numbers(call)]
+        cells += [one_line(call[column] or "") for column in ("model", "text_start")[: 1 + has_text]]
         # Text, so that nothing in it is taken for markup.
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
+        table.add_row(*map(Text, cells), style=STYLES.get(call["status"]))
     return table
 
 
@@ -82,13 +87,12 @@ def _numbers(call: Mapping[str, Any]) -> list[str]:
     return ["" if first is None else words.duration(first), words.rate(call) or "", longest]
 
 
-def _text(call: Mapping[str, Any], roomy: bool) -> list[str]:
-    return [one_line(call["text_start"] or "")] if roomy else []
-
-
 def _when(at: str) -> str:
-    day = "" if at.startswith(datetime.now(UTC).date().isoformat()) else f"{at[5:10]} "
-    return f"{day}{at[11:19]}"
+    """A time of today as time, of this year as date and time, else as date."""
+    now = datetime.now(UTC)
+    if at.startswith(now.date().isoformat()):
+        return at[11:19]
+    return f"{at[5:10]} {at[11:19]}" if at.startswith(f"{now.year}-") else at[:10]
 
 
 def _distinct(uids: Sequence[str]) -> int:
