@@ -12,7 +12,8 @@ import pytest
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     report: pytest.TestReport = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI") and item.get_closest_marker("must_run"):
+    skipped = report.skipped and not hasattr(report, "wasxfail")
+    if skipped and os.environ.get("CI") and item.get_closest_marker("must_run"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} must run in CI, and was skipped: {_reason(report)}"
     return report

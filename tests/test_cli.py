@@ -112,6 +112,15 @@ def test_recorded_text_cannot_talk_to_the_terminal(command: str, tape: Tape, run
         assert r"\x1b]0;owned\x07[red]\x00\x9b" in shown
 
 
+def test_text_that_the_terminal_cannot_encode_is_escaped(tape: Tape) -> None:
+    tape.add(["Grüße 日"])
+    environ = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "tokentape", "show", "--db", tape.path]
+    ran = subprocess.run(command, env=environ, capture_output=True, encoding="latin-1", check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.endswith("text:\nGrüße \\u65e5\n")
+
+
 @pytest.mark.scenario("cli/Help")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_every_option_with_its_meaning_and_an_example(command: str) -> None:
@@ -316,7 +325,7 @@ def test_list_has_events_per_second_where_tokens_are_not_counted(tape: Tape, run
     assert [re.search(r"[\d.]+ (tok|events)/s", line)[0] for line in shown[1:]] == ["19.5 tok/s", "17.8 events/s"]
 
 
-@pytest.mark.parametrize("columns", [80, 100, 140])
+@pytest.mark.parametrize("columns", [80, 119, 120, 140])
 def test_list_fits_the_terminal(columns: int, tape: Tape) -> None:
     numbers = Metrics(first_token_latency_ms=99_000.0, events_per_second=117.8, inter_chunk_max_ms=99_000.0)
     end = {"metrics": numbers, "status": "abandoned", "stalls": (stall(1),)}
@@ -336,7 +345,7 @@ def test_list_fits_the_terminal(columns: int, tape: Tape) -> None:
         "01M858PE6MEBSPETY408BSK7FA"[:digits],
     ]
     assert all("99.0 s 117.8 events/s 99.0 s upstream" in " ".join(line.split()) for line in lines[1:])
-    assert ("word" in lines[1]) == (columns >= 100)
+    assert ("word" in lines[1]) == (columns >= 120)
 
 
 def on_terminal(arguments: list[str], columns: int) -> str:

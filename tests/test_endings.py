@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import warnings
@@ -244,8 +243,7 @@ async def test_reading_on_after_the_end_adds_nothing(rig: Rig) -> None:
     before = rig.call()
     assert [await rig.next(stream) for _ in range(3)] == [END] * 3
     await rig.close(stream)
-    with contextlib.suppress(AttributeError):
-        del stream
+    del stream
     await rig.collect()
     assert rig.call() == before
 

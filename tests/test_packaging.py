@@ -1,4 +1,4 @@
-"""What is published, and what must not be in the repository."""
+"""What is published is complete and works alone; what is committed says nothing of the machines it was made on."""
 
 from __future__ import annotations
 
@@ -9,11 +9,207 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from collections.abc import Iterable
 from dataclasses import dataclass
+from email.message import Message
+from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = sorted(path.parent.relative_to(ROOT) for path in ROOT.glob("*/**/pyproject.toml") if path.parent.parent != ROOT / ".venv")
+PROJECTS = {
+    path.parent: tomllib.loads(path.read_text("utf-8"))
+    for path in [ROOT / "core" / "pyproject.toml", *sorted(ROOT.glob("adapters/*/pyproject.toml"))]
+}
+FOLDERS = [pytest.param(folder, id=str(folder.relative_to(ROOT))) for folder in PROJECTS]
+SDKS = ("openai", "anthropic", "httpx", "httpx2", "langchain_core", "llama_index")
+
+# Written so that none of them finds itself here.
+MACHINE_PATHS = r"(?<![\w.~-])/(w[o]rk|r[o]ot|f[a]rm|h[o]me/\w+|tm[p]/w)/"
+INDEX_HOSTS = r"pypi\.o[r]g|pythonh[o]sted|registry\.npm[j]s|--(extra-)?index[-]url|--find[-]links"
+
+RECORD_BY_HAND = """
+import sys, tokentape
+assert not {sdks} & set(sys.modules), "an SDK was imported"
+tokentape.enable(db="tape.db")
+with tokentape.start_llm_stream(model="m", provider="acme") as stream:
+    stream.add_token("Hel")
+    stream.add_token("lo")
+    stream.finish("stop")
+tokentape.disable()
+assert not {sdks} & set(sys.modules), "an SDK was imported"
+"""
+RECORD_OPENAI = """
+import tokentape
+from tokentape.testing import Finish, ProviderServer, Text
+tokentape.enable(db="tape.db")
+from openai import OpenAI
+with ProviderServer() as server:
+    server.add([Text("Hel"), Text("lo"), Finish("stop")])
+    client = OpenAI(base_url=server.url, api_key="none")
+    list(client.chat.completions.create(model="m", messages=[], stream=True))
+tokentape.disable()
+"""
+READ_BACK = """
+import sqlite3
+columns = "adapter, request_model, status, finish_reason, event_count"
+print(*sqlite3.connect("tape.db").execute(f"SELECT {columns} FROM llm_calls"))
+"""
+
+
+@dataclass(frozen=True)
+class Built:
+    """One distribution as it would be uploaded."""
+
+    wheel: Path
+    sdist: Path
+
+    def wheel_names(self) -> list[str]:
+        return zipfile.ZipFile(self.wheel).namelist()
+
+    def sdist_names(self) -> list[str]:
+        """Paths inside the archive's one folder."""
+        with tarfile.open(self.sdist) as archive:
+            return [name.partition("/")[2] for name in archive.getnames()]
+
+    def metadata(self) -> Message:
+        name = next(name for name in self.wheel_names() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(zipfile.ZipFile(self.wheel).read(name).decode("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Built]:
+    """Each distribution, by its folder; its wheel is made from its sdist, as an installer without the wheel would."""
+    found = {}
+    for folder in PROJECTS:
+        out = tmp_path_factory.mktemp("dist")
+        run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(folder))
+        found[folder] = Built(*out.glob("*.whl"), *out.glob("*.tar.gz"))
+    return found
+
+
+def run(*command: str, cwd: Path = ROOT) -> str:
+    """What a command printed; its errors are the test's."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, f"{' '.join(command[:4])} …:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def bare_environment(folder: Path, *wheels: Path) -> str:
+    """The Python of a new environment in which nothing but these wheels and what they need is installed."""
+    venv.create(folder, with_pip=False)
+    python = str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+    constraints = str(ROOT / "constraints.txt")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "-c", constraints, *map(str, wheels))
+    return python
+
+
+def package(folder: Path) -> str:
+    """The import name of a distribution."""
+    (found,) = (folder / "src").iterdir()
+    return found.name
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_each_distribution_carries_the_licence(folder: Path) -> None:
+    assert (folder / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_module_and_the_distribution_have_one_version(folder: Path) -> None:
+    text = (folder / "src" / package(folder) / "__init__.py").read_text("utf-8")
+    assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [PROJECTS[folder]["project"]["version"]]
+
+
+def test_the_adapter_supports_the_sdk_it_asks_for() -> None:
+    project = PROJECTS[ROOT / "adapters" / "openai"]["project"]
+    text = (ROOT / "adapters" / "openai" / "src" / "tokentape_openai" / "__init__.py").read_text("utf-8")
+    (supported,) = re.findall(r'^SUPPORTED\b.* = "(.+)"$', text, re.MULTILINE)
+    assert f"openai{supported}" in project["dependencies"]
+
+
+@pytest.mark.must_run
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_wheel_holds_the_package_its_types_and_the_licence(folder: Path, built: dict[Path, Built]) -> None:
+    names = built[folder].wheel_names()
+    sources = {str(path.relative_to(folder / "src")) for path in tracked(folder / "src")}
+    info = {name for name in names if ".dist-info/" in name}
+    assert set(names) - info == sources
+    assert f"{package(folder)}/py.typed" in names
+    assert any(name.endswith("/licenses/LICENSE") for name in info)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_sdist_holds_what_a_build_needs_and_nothing_else(folder: Path, built: dict[Path, Built]) -> None:
+    top = {name.split("/")[0] for name in built[folder].sdist_names() if name}
+    assert top - {".gitignore"} == {"src", "pyproject.toml", "README.md", "LICENSE", "PKG-INFO"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_metadata_tells_an_index_what_it_shows(folder: Path, built: dict[Path, Built]) -> None:
+    metadata, project = built[folder].metadata(), PROJECTS[folder]["project"]
+    shown: dict[str, Any] = {
+        "Name": project["name"],
+        "Version": project["version"],
+        "License-Expression": "Apache-2.0",
+        "Description-Content-Type": "text/markdown",
+        "Requires-Python": ">=3.11",
+    }
+    assert {name: metadata[name] for name in shown} == shown
+    assert str(metadata.get_payload()).strip() == (folder / "README.md").read_text("utf-8").strip()
+    assert metadata.get_all("Project-URL")
+    assert "Typing :: Typed" in metadata.get_all("Classifier", [])
+
+
+def test_core_alone_imports_no_sdk_and_records_a_call(built: dict[Path, Built], tmp_path: Path) -> None:
+    python = bare_environment(tmp_path / "env", built[ROOT / "core"].wheel)
+    run(python, "-I", "-c", RECORD_BY_HAND.format(sdks=set(SDKS)), cwd=tmp_path)
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('python', 'm', 'completed', 'stop', 2)\n"
+    assert run(python, "-I", "-m", "tokentape", "--version", cwd=tmp_path).strip().endswith("0.1.0")
+
+
+def test_the_openai_adapter_is_found_and_records_a_call(built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "openai"].wheel]
+    python = bare_environment(tmp_path / "env", *wheels)
+    run(python, "-I", "-c", RECORD_OPENAI, cwd=tmp_path)
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
+
+
+def tracked(folder: Path = ROOT) -> list[Path]:
+    """Files that are, or could be, committed; an ignored one is not."""
+    try:
+        listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=folder)
+    except (AssertionError, FileNotFoundError):
+        pytest.skip("not a git clone")
+    return [path for name in listed.split("\0") if name and (path := folder / name).is_file()]
+
+
+@pytest.mark.must_run
+@pytest.mark.parametrize("pattern", [MACHINE_PATHS, INDEX_HOSTS])
+def test_no_file_names_a_machine_or_an_index(pattern: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for path in tracked()
+        for number, line in enumerate(path.read_text("utf-8", errors="ignore").splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        (MACHINE_PATHS, "open('/ro" + "ot/x')"),
+        (MACHINE_PATHS, "cd /ho" + "me/ann/src"),
+        (INDEX_HOSTS, "pip install --index" + "-url x"),
+    ],
+)
+def test_the_patterns_find_what_they_are_for(pattern: str, line: str) -> None:
+    assert re.search(pattern, line)
+
+
+def test_constraints_are_exact_versions_and_nothing_else() -> None:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    odd = [line for line in lines if not line.startswith("#") and not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    assert odd == []

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from tokentape.models import Part, Token, TokenBatch
 from tokentape.redaction import CallRedactor, Pattern, Rules, redact_json, redact_text
-from tokentape.redaction.events import HOLD_CHARS, HOLD_US
 from tokentape.redaction.patterns import OPENINGS
 
+HOLD_CHARS = 4096
+HOLD_US = 2_000_000
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAxu7P0000\nq2W9/+abcdEFGH==\n-----END RSA PRIVATE KEY-----"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
 SECRETS = {
@@ -230,7 +231,7 @@ def test_what_only_resembles_a_secret_stays(text: str) -> None:
 
 
 def test_a_card_among_other_digits_is_found() -> None:
-    assert redact_text("1234 4111 1111 1111 1111 12") == "1234 [redacted:card_number] 12"
+    assert redact_text("2235 4111 1111 1111 1111 12") == "2235 [redacted:card_number] 12"
 
 
 def test_text_held_for_two_seconds_by_another_part_is_masked_whole() -> None:
@@ -304,6 +305,14 @@ def test_a_secret_without_end_is_held_for_four_thousand_characters_and_masked_fo
 
     assert out == ["[redacted:private_key]", *[""] * 1002, " on."]
     assert HOLD_CHARS - 20 < most <= HOLD_CHARS
+
+
+def test_the_end_of_a_long_secret_is_found_also_where_it_was_cut_late() -> None:
+    redactor = CallRedactor()
+    redactor.feed(batch(["-----BEGIN PRIVATE KEY-----\n", *["MIIEowIBAAKCAQEA\n"] * 1000, "-----END PRIVATE"]))
+    redactor.feed(batch(["no"], [1], start_us=2 * HOLD_US))
+
+    assert texts(redactor.feed(batch([" KEY-----", " on"], start_us=3 * HOLD_US))) == ["", " on"]
 
 
 def test_a_megabyte_in_one_event_passes() -> None:

@@ -188,10 +188,10 @@ def test_opening_an_up_to_date_tape_changes_nothing_and_does_not_wait_for_a_writ
     assert path.read_bytes() == before
 
 
-def test_switching_to_wal_waits_for_the_writer_in_the_way(tmp_path):
-    path = tmp_path / "tape.db"
+def test_switching_to_wal_waits_for_the_writer_in_the_way(path, tape):
+    tape.execute("PRAGMA journal_mode = DELETE")
     blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    blocker.execute("BEGIN EXCLUSIVE")
+    blocker.execute("BEGIN IMMEDIATE")
     timer = threading.Timer(0.3, lambda: blocker.execute("ROLLBACK"))
     timer.start()
 

@@ -17,7 +17,7 @@ from tokentape.clock import utc_text
 from tokentape.errors import CallNotFound, TapeError
 from tokentape.models import Mark, Metrics, Part, TokenBatch
 from tokentape.process import is_alive, this_process
-from tokentape.store import schema
+from tokentape.store import lost, schema
 from tokentape.store.plugin import SQLiteStore
 from tokentape.tape import Event, Tape
 from values import STARTED_US, call_value, finished, metrics_value, process_value, run_value, stall
@@ -467,6 +467,21 @@ def test_a_tape_that_cannot_be_written_is_read_and_left_as_it_is(path, monkeypat
         assert tape.mark_lost() == 0
         assert [call["status"] for call in tape.calls()] == ["running"]
     assert path.read_bytes() == before
+
+
+def test_a_call_that_another_process_marks_meanwhile_is_marked_once(path, monkeypatch):
+    leave_behind(path, gone())
+    compute = lost.metrics.compute
+
+    def compute_meanwhile(timings):
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE llm_calls SET status = 'lost', first_token_latency_ms = 1.0")
+        return compute(timings)
+
+    monkeypatch.setattr(lost.metrics, "compute", compute_meanwhile)
+    with Tape.open(path) as tape:
+        assert tape.mark_lost() == 0
+        assert tape.call("-1")["first_token_latency_ms"] == 1.0
 
 
 def test_a_newer_tape_is_never_marked(path):

@@ -248,6 +248,8 @@ class CallRecorder:
         """
         now = self.clock.monotonic_ns()
         self.asked_ns = 0
+        if not self._once:
+            return  # read on after the end
         self.tail_wait_ns = self.carry_ns + now - asked_ns
         if isinstance(exc, (StopIteration, StopAsyncIteration)):
             self.end("completed", at_ns=now)
@@ -267,6 +269,8 @@ class CallRecorder:
 
         A close while the program is inside `next()` comes from the SDK, which is about to say how the reading ended.
         """
+        if not self._once:
+            return
         now = self.clock.monotonic_ns()
         if self.asked_ns and not dropped:
             self.closed_ns = now

@@ -220,7 +220,7 @@ def missing_adapters() -> list[dict[str, str]]:
     """SDKs that this program has imported and that no loaded adapter connects, with the line that installs one."""
     connected = {patches["sdk"].split()[0] for patches in patching.reports()}
     return [
-        {"sdk": sdk, "install": f"pip install {distribution}"}
+        {"sdk": sdk, "install": f'pip install "tokentape[{distribution.removeprefix("tokentape-")}]"'}
         for sdk, distribution in KNOWN_SDKS.items()
         if sdk in sys.modules and sdk not in connected
     ]
@@ -260,7 +260,10 @@ def _script_name() -> str:
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
         return str(spec.name.removesuffix(".__main__"))
-    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c") else "python"
+    if sys.argv[:1] == ["-m"] and "-m" in sys.orig_argv[:-1]:
+        # Python is still starting up: which module it will run stands nowhere else.
+        return sys.orig_argv[sys.orig_argv.index("-m") + 1]
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "python"
 
 
 _process_hooks = False

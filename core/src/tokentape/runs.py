@@ -61,7 +61,7 @@ class RunHandle:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._block.__exit__(None, None, None)
-        self.end("error" if exc_type is not None and issubclass(exc_type, Exception) else "completed")
+        self.end("completed" if exc is None or _is_an_end(exc) else "error")
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -70,6 +70,11 @@ class RunHandle:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
+
+
+def _is_an_end(exc: BaseException) -> bool:
+    """Whether an exception is how Python says that all is done, and no failure."""
+    return isinstance(exc, GeneratorExit) or (isinstance(exc, SystemExit) and not exc.code)
 
 
 def run(name: str, metadata: Mapping[str, Any] | None = None) -> RunHandle:

@@ -103,7 +103,7 @@ class LLMStream:
         Args:
             reason: the provider's finish reason.
         """
-        if self._call is not None:
+        if self._call is not None and self._call.is_open:
             if reason is not None:
                 self._call.finish_reasons[0] = reason
             self._call.terminal = True
@@ -200,14 +200,14 @@ def record_stream(
     call = _open(model, provider, prompt, operation, name)
     if call is None:
         return send()
+    pairs: Callable[[Any], Iterable[tuple[Kind, str]]] = events or (lambda chunk: [("text", text(chunk) or "")])  # type: ignore[misc]
     try:
         stream = send()
+        call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+        return tapped(stream, call, _hand_reader(LLMStream(call), call, pairs))
     except BaseException as exc:
         call.end_by(exc)
         raise
-    call.carry_ns = call.clock.monotonic_ns() - call.start_ns
-    pairs: Callable[[Any], Iterable[tuple[Kind, str]]] = events or (lambda chunk: [("text", text(chunk) or "")])  # type: ignore[misc]
-    return tapped(stream, call, _hand_reader(LLMStream(call), call, pairs))
 
 
 def tapped(stream: Any, call: CallRecorder, read: Any) -> RecordedStream | AsyncRecordedStream:

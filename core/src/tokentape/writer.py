@@ -312,7 +312,8 @@ def _prompt_json(body: Any) -> str | None:
         return None
     pieces: list[str] = []
     size = 0
-    for piece in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(body):
+    # Without spaces, as SDKs send it: the size is that of the request's body.
+    for piece in json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).iterencode(body):
         if size <= MAX_PROMPT_BYTES:
             pieces.append(piece)
         size += len(piece.encode("utf-8", "replace"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import click
 
 from .. import __version__
@@ -40,4 +43,8 @@ def cli(ctx: click.Context, db: str | None) -> None:
 
 def main() -> None:
     """Run the command line of this process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Whatever was recorded can be shown, also where the terminal speaks Latin-1.
+            stream.reconfigure(errors="backslashreplace")
     cli(prog_name="tokentape")

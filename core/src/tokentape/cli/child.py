@@ -41,22 +41,31 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     sys.stdout.flush()
     started: list[subprocess.Popen[bytes]] = []
-    with _signals_for(started):
+    with _signals_for(started) as early:
         try:
             started.append(subprocess.Popen(argv, env=environ))  # noqa: S603  # what the user asked to run
         except OSError as error:
             raise TokentapeError(f"{argv[0]} cannot be started ({error.strerror}); check that it can be run") from None
+        for number in early:
+            started[0].send_signal(number)
         code = started[0].wait()
     return code if code >= 0 else 128 - code
 
 
 @contextmanager
-def _signals_for(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass signals on and outlive Ctrl-C: how to take it is the program's business."""
+def _signals_for(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[Sequence[int]]:
+    """Pass signals on and outlive Ctrl-C: how to take it is the program's business.
+
+    Yields:
+        Signals that came too early to be passed on.
+    """
+    early: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        for process in started:
-            process.send_signal(number)
+        if started:
+            started[0].send_signal(number)
+        else:
+            early.append(number)
 
     handlers: dict[str, Any] = {**dict.fromkeys(_FORWARDED, forward), "SIGINT": lambda number, frame: None}
     before = {}
@@ -66,7 +75,7 @@ def _signals_for(started: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, handler)
     try:
-        yield
+        yield early
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -26,7 +26,7 @@ STYLES: Final[Mapping[str, str]] = {
 # Where uids are cut to fit: more than the ten characters of the millisecond, and more wherever two are alike.
 SHORT_UID: Final = 14
 # From how many columns on a terminal has room for the start of the text, and for whole uids.
-TEXT_FROM: Final = 100
+TEXT_FROM: Final = 120
 WHOLE_UID_FROM: Final = 140
 MODEL_WIDTH: Final = 24
 
@@ -63,21 +63,22 @@ def _table(calls: Sequence[Mapping[str, Any]], width: int, fills_width: bool) ->
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1), expand=fills_width)
+    has_text = width >= TEXT_FROM
+    apart = (0, 2 if has_text else 1, 0, 0)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=apart, expand=fills_width)
     for heading in ("uid", "when", "status", "first", "rate", "longest gap"):
         table.add_column(heading, no_wrap=True)
-    has_text = width >= TEXT_FROM
-    # The last column takes what the others leave of a terminal.
-    cut: Any = {"no_wrap": True, "overflow": "ellipsis"}
-    table.add_column("model", **cut, **({"max_width": MODEL_WIDTH} if has_text else {"ratio": 1}))
     if has_text:
-        table.add_column("text", ratio=1, **cut)
+        table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=MODEL_WIDTH if fills_width else None)
+    # The last column takes what the others leave of a terminal.
+    table.add_column("text" if has_text else "model", no_wrap=True, overflow="ellipsis", ratio=1)
     digits = None if width >= WHOLE_UID_FROM else _distinct([call["uid"] for call in calls])
     for call in calls:
-        cells = [call["uid"][:digits], _when(call["started_at"]), call["status"], *_numbers(call)]
-        cells += [one_line(call[column] or "") for column in ("model", "text_start")[: 1 + has_text]]
+        status = Text(call["status"], STYLES.get(call["status"], ""))
+        names = [one_line(call[column] or "") for column in ("model", "text_start")[: 1 + has_text]]
         # Text, so that nothing in it is taken for markup.
-        table.add_row(*map(Text, cells), style=STYLES.get(call["status"]))
+        said = map(Text, [*_numbers(call), *names])
+        table.add_row(call["uid"][:digits], _when(call["started_at"]), status, *said)
     return table
 
 

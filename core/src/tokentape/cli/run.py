@@ -22,7 +22,7 @@ from ..models import CONTENT_LEVELS, Run
 from ..settings import Settings, is_disabled
 from . import child, words
 from .options import configured, db_option, example, label_option
-from .target import Target, find
+from .target import Target, find, require_tokentape
 from .terminal import note
 
 if TYPE_CHECKING:
@@ -75,13 +75,14 @@ def _run(program: Target, chosen: Settings, name: str, db_argument: str) -> int:
     if is_disabled():
         note("tokentape: TOKENTAPE_DISABLED is set: not recording.")
         return child.run(program.argv, os.environ)
+    require_tokentape(program)
     run = Run(new_uid(), os.environ.get(RUN_VARIABLE) or None, _presentable(name), SYSTEM_CLOCK.unix_ns() // 1000)
     try:
         store = _opened(chosen.db, run)
     except TapeError as problem:
         note(f"tokentape: not recording: {problem}")
         return child.run(program.argv, os.environ)
-    with tempfile.TemporaryDirectory(prefix="tokentape-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tokentape-", ignore_cleanup_errors=True) as folder:
         notes = Path(folder) / "notes"
         code = 1
         try:

@@ -43,7 +43,7 @@ def find(words: Sequence[str], as_module: bool) -> Target:
         as_module: the first word is the name of a module.
 
     Raises:
-        TokentapeError: there is no such script or command, or its environment has no tokentape.
+        TokentapeError: there is no such script or command.
     """
     what, *arguments = words
     if as_module:
@@ -56,8 +56,23 @@ def find(words: Sequence[str], as_module: bool) -> Target:
     command = shutil.which(what)
     if command is None:
         raise TokentapeError(f"{what}: command not found; name a script, -m and a module, or a command on the PATH")
-    _require_tokentape(what, Path(command))
     return Target([command, *arguments], path.name)
+
+
+def require_tokentape(program: Target) -> None:
+    """Refuse a command whose own environment cannot record it.
+
+    Raises:
+        TokentapeError: it is in Python, and its interpreter finds no tokentape.
+    """
+    interpreter = interpreter_of(Path(program.argv[0]))
+    if interpreter is None or _is_ours(interpreter) or _has_tokentape(interpreter):
+        return
+    environment = interpreter.parent.parent
+    install = f'{shlex.quote(str(interpreter))} -m pip install "tokentape[all]"'
+    raise TokentapeError(
+        f"{program.name} belongs to {environment}, where tokentape is not installed; install it: {install}"
+    )
 
 
 def interpreter_of(command: Path) -> Path | None:
@@ -83,24 +98,10 @@ def _python(word: str) -> Path | None:
     return Path(found) if found is not None else None
 
 
-def _require_tokentape(what: str, command: Path) -> None:
-    """Refuse a command whose own environment cannot record it.
-
-    Raises:
-        TokentapeError: it is in Python, and its interpreter finds no tokentape.
-    """
-    interpreter = interpreter_of(command)
-    if interpreter is None or _is_ours(interpreter) or _has_tokentape(interpreter):
-        return
-    environment = interpreter.parent.parent
-    install = f'{shlex.quote(str(interpreter))} -m pip install "tokentape[all]"'
-    raise TokentapeError(f"{what} belongs to {environment}, where tokentape is not installed; install it: {install}")
-
-
 def _is_ours(interpreter: Path) -> bool:
     """Whether it is this environment's: same folder and same binary; environments share binaries, but no folders."""
     ours = Path(sys.executable)
-    return interpreter.parent.resolve() == ours.parent.resolve() and interpreter.resolve() == ours.resolve()
+    return interpreter.parent.resolve() == ours.parent.resolve() 
 
 
 def _has_tokentape(interpreter: Path) -> bool:

@@ -85,7 +85,7 @@ def _search(redactor: Redactor, text: str, start: int, final: bool, spans: list[
         found = match.end() > match.start() and redactor.is_secret(match.group())
         if found:
             spans.append(Span(match.start(), match.end(), redactor.kind))
-        start = match.end() if found else match.end()
+        start = match.end() if found else match.start() + 1
     return undecided
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: S608  # tables and columns are named by us; values are bound
 """Inserts many rows by few statements: the interpreter is given up at each, and beside busy threads not got back soon.
 
 With 50 threads that compute, each statement costs a quarter of a second of waiting, whatever it does. `executemany`
@@ -35,7 +34,7 @@ def insert_flat(
     """Insert `count` rows of `width` values each, given one behind the other; otherwise as `insert_many`."""
     while count:
         taken = min(count, MAX_ROWS)
-        # A power of two: ten statements, which sqlite3 keeps prepared, do for every count. LIMIT ends before the padding.
+        # A power of two: ten statements, which sqlite3 keeps prepared, do for all counts. LIMIT leaves the padding out.
         size = 1 << (taken - 1).bit_length()
         sql = _statement(into, width, size, then)
         connection.execute(sql, (*islice(values, taken * width), *repeat(None, (size - taken) * width), taken))

@@ -170,14 +170,14 @@ class Committer:
             lost.mark_lost(committed.connection, ours=committed.process_id)
 
     def _note_process(self, connection: sqlite3.Connection) -> int:
-        process_id = self._process_id
-        if process_id is None:
-            process_id = writes.enter_process(connection, self._process)
-        now = time.monotonic()
-        if self._process_id is None or now - self._seen_s > SEEN_EVERY_S:
-            writes.saw_process(connection, process_id, _now())
-            self._seen_s = now
-        return process_id
+        now_s = time.monotonic()
+        if self._process_id is None:
+            self._seen_s = now_s
+            return writes.enter_process(connection, self._process, _now())
+        if now_s - self._seen_s > SEEN_EVERY_S:
+            self._seen_s = now_s
+            writes.saw_process(connection, self._process_id, _now())
+        return self._process_id
 
     def _give_up(self, operation: Operation, error: Exception) -> None:
         self.operations = [held for held in self.operations if held is not operation]

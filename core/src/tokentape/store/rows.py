@@ -14,9 +14,9 @@ from .text import storable
 Row = dict[str, Any]
 
 
-def process_row(process: Process) -> Row:
-    """A row of `processes`, seen now for the first time."""
-    return _storable(asdict(process) | {"last_seen_at": process.started_at})
+def process_row(process: Process, seen_at: str) -> Row:
+    """A row of `processes`."""
+    return _storable(asdict(process) | {"last_seen_at": seen_at})
 
 
 def run_row(run: Run) -> Row:

@@ -1,7 +1,8 @@
 # ruff: noqa: S608  # tables and columns are named by us; values are bound
 """What is written to a tape, one function for each thing, inside a transaction that the caller has begun.
 
-Each can be repeated when the transaction was rolled back: what one learns stays in the transaction until it is committed.
+Each can be repeated when the transaction was rolled back: what it learns stays in the transaction until that is
+committed.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ class Transaction:
 
     Attributes:
         process_id: who writes.
-        calls: calls that are known to be on the tape, by uid; None for one that has ended. The first map holds what this
-            transaction adds.
+        calls: calls that are known to be on the tape, by uid; None for one that has ended. The first map holds what
+            this transaction adds.
         runs: runs that are known to be on the tape, likewise.
     """
 
@@ -105,13 +106,13 @@ class Events:
     is_last: bool = False
 
 
-def enter_process(connection: sqlite3.Connection, process: Process) -> int:
-    """Find or add the row of a process.
+def enter_process(connection: sqlite3.Connection, process: Process, now: str) -> int:
+    """Find or add the row of a process, which is alive.
 
     Returns:
         Its id.
     """
-    row = rows.process_row(process)
+    row = rows.process_row(process, now)
     # Without the time it started, a pid may be an earlier process's.
     if process.pid_started_at is not None:
         found = connection.execute(
@@ -120,6 +121,7 @@ def enter_process(connection: sqlite3.Connection, process: Process) -> int:
             row,
         ).fetchone()
         if found is not None:
+            saw_process(connection, found[0], now)
             return int(found[0])
     return int(_insert(connection, "processes", row).lastrowid or 0)
 

@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import gc
+import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -193,8 +195,6 @@ class AdapterConformance:
     @pytest.mark.scenario("capture/No buffering")
     @scenario()
     async def test_a_chunk_is_handed_over_before_the_next_is_sent(self, rig: Rig) -> None:
-        import threading
-
         seen = threading.Event()
         rig.server.add([Text("first"), WaitFor(seen), Text("second"), Finish("stop")])
         stream = await rig.send()
@@ -216,36 +216,41 @@ class AdapterConformance:
             pass
         assert (rig.call()["status"], len(rig.tokens())) == ("completed", 10)
 
-    @pytest.mark.scenario("metrics/Wait and hold")
+    @pytest.mark.scenario("metrics/Paced by a server")
     @scenario()
     async def test_waiting_and_holding_are_told_apart(self, rig: Rig) -> None:
-        rig.server.add([(0.3, Text("a")), (0.02, Text("b")), (0.5, Text("c")), (0.02, Text("d")), Finish("stop")])
+        taken = threading.Event()
+        begin, rest = [(0.3, Text("a")), (0.02, Text("b")), (0.02, Text("c"))], [(0.5, Text("d")), (0.02, Text("e"))]
+        await self._warm_up(rig, [Text("a")])
+        rig.server.add([*begin, WaitFor(taken), *rest, Finish("stop")])
         stream = await rig.send()
         while (chunk := await rig.next(stream)) is not END:
+            if rig.driver.text(chunk) == "c":
+                taken.set()
             if rig.driver.text(chunk):
                 await rig.pause(0.1)
         call, rows = rig.call(), rig.tokens()
         assert call["first_token_latency_ms"] == pytest.approx(300, abs=ROOM_MS)
         assert call["inter_chunk_max_ms"] == pytest.approx(500, abs=ROOM_MS)
-        assert call["hold_ms"] >= 290
-        assert rows[2]["wait_ms"] < rows[2]["delta_ms"] - 80
+        assert call["hold_ms"] >= 400
+        assert rows[3]["wait_ms"] < rows[3]["delta_ms"] - 80
         assert all(row["delta_ms"] >= 0 for row in rows)
 
-    @pytest.mark.scenario("metrics/First of each kind")
+    @pytest.mark.scenario("metrics/Four first times")
     @scenario()
     async def test_each_first_has_its_own_latency(self, rig: Rig) -> None:
         self.needs("reasoning", "tool_args", "text")
-        rig.server.add(
-            [
-                (0.01, Role()),
-                (0.2, Reasoning("hm")),
-                (0.2, ToolCall(0, "call_1", "look")),
-                (0.0, ToolArgs(0, "{}")),
-                (0.6, Text("so")),
-                Finish("stop"),
-                Usage(3, 4),
-            ]
-        )
+        steps = [
+            (0.01, Role()),
+            (0.2, Reasoning("hm")),
+            (0.2, ToolCall(0, "call_1", "look")),
+            (0.0, ToolArgs(0, "{}")),
+            (0.6, Text("so")),
+            Finish("stop"),
+            Usage(3, 4),
+        ]
+        await self._warm_up(rig, Script(steps).events)
+        rig.server.add(steps)
         await rig.read(await rig.send())
         call = rig.call()
         assert call["first_chunk_latency_ms"] == pytest.approx(10, abs=ROOM_MS)
@@ -287,14 +292,14 @@ class AdapterConformance:
             contextvars.copy_context().run(stream.close)
         assert rig.call()["status"] == "abandoned"
 
-    @pytest.mark.scenario("metrics/Retries told from slowness")
+    @pytest.mark.scenario("metrics/Rate limited first")
     @scenario()
     async def test_a_refused_attempt_is_no_slow_model(self, rig: Rig) -> None:
         rig.server.add([HTTPError(429, headers={"retry-after": "1"})], [(0.2, Text("at last")), Finish("stop")])
         await rig.read(await rig.send())
         call = rig.call()
         assert (call["status"], call["retries"]) == ("completed", 1)
-        assert call["retry_ms"] >= 400
+        assert call["retry_ms"] >= 1000
         assert call["headers_latency_ms"] >= call["retry_ms"]
         assert call["first_token_latency_ms"] - call["headers_latency_ms"] == pytest.approx(200, abs=ROOM_MS)
 
@@ -307,25 +312,27 @@ class AdapterConformance:
         assert (call["status"], call["http_status"], call["event_count"]) == ("error", 401, 0)
         assert call["error_type"] == type(caught.value).__qualname__
 
-    @pytest.mark.scenario("metrics/Stall of the provider")
+    @pytest.mark.scenario("metrics/Slow provider")
     @scenario()
     async def test_a_stall_of_the_provider(self, rig: Rig) -> None:
-        rig.server.add([Text("a"), (1.3, Text("b")), Finish("stop")])
+        rig.server.add([Text("a"), (1.5, Text("b")), Finish("stop")])
         await rig.read(await rig.send())
-        self._expect_stall(rig, "upstream", 1300)
+        stall = self._expect_stall(rig, "upstream", 1500)
+        assert stall["wait_us"] - stall["blocked_us"] >= 1_300_000
 
-    @pytest.mark.scenario("metrics/Stall of the program")
+    @pytest.mark.scenario("metrics/Slow program")
     @scenario()
     async def test_a_stall_of_the_program(self, rig: Rig) -> None:
         rig.server.add([*words(2), Finish("stop")])
         stream = await rig.send()
         while not (await self._has_text(rig)):
             await rig.next(stream)
-        await rig.pause(1.3)
+        await rig.pause(1.5)
         await rig.read(stream)
-        self._expect_stall(rig, "own", 1300)
+        stall = self._expect_stall(rig, "own", 1500)
+        assert stall["hold_us"] >= 1_500_000
 
-    @pytest.mark.scenario("metrics/Stall of the event loop")
+    @pytest.mark.scenario("metrics/Blocked event loop")
     @scenario()
     async def test_a_stall_of_the_event_loop(self, rig: Rig) -> None:
         if not rig.asynchronous:
@@ -342,7 +349,6 @@ class AdapterConformance:
         stall = self._expect_stall(rig, "blocked", 1500)
         assert stall["blocked_us"] / 1000 == pytest.approx(1500, abs=100)
 
-    @pytest.mark.scenario("metrics/Silence before the end")
     @scenario()
     async def test_silence_before_the_connection_drops(self, rig: Rig) -> None:
         rig.server.add([*words(3), (1.3, Drop())])
@@ -351,7 +357,6 @@ class AdapterConformance:
         assert (stall["position"], stall["token_index"]) == ("tail", 3)
         assert rig.call()["status"] == "error"
 
-    @pytest.mark.scenario("metrics/Silence before the first event")
     @scenario()
     async def test_silence_before_the_first_event(self, rig: Rig) -> None:
         rig.server.add([Role(), (1.3, Text("late")), Finish("stop")])
@@ -360,7 +365,7 @@ class AdapterConformance:
         assert [(s["position"], s["cause"]) for s in stalls] == [("first", "upstream")]
         assert rig.call()["stall_count"] == 0
 
-    @pytest.mark.scenario("storage/Odd characters")
+    @pytest.mark.scenario("storage/Control characters", "storage/One megabyte in one chunk")
     @scenario()
     async def test_text_of_any_kind_survives(self, rig: Rig) -> None:
         pieces = ["\x00nul ", "\x1b[31mred ", "\x9b c1 ", "👩‍🚀 ", "x" * 1_000_000]
@@ -392,9 +397,18 @@ class AdapterConformance:
             await rig.read(stream, turn % 4)
             await rig.close(stream)
             del stream
+            # CPython may fail to close an asynchronous generator that the collector finds on a thread other than its
+            # loop's, so it is not left for one.
+            gc.collect(1)
         await rig.collect()
         assert len(rig.calls()) == 100
         assert tokentape.status()["open_calls"] == 0
+
+    async def _warm_up(self, rig: Rig, events: Iterable[Any]) -> None:
+        """Read the events once unrecorded: an SDK loads what reads an event with the first of its kind."""
+        rig.server.add(events)
+        with tokentape.suppress():
+            await rig.read(await rig.send())
 
     async def _expect_abandoned(self, rig: Rig, events: int) -> dict[str, Any]:
         call = rig.call()

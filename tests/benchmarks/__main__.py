@@ -1,0 +1,44 @@
+"""Measures what recording costs, and shows it beside the limits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+
+import importing  # noqa: E402
+import instructions  # noqa: E402
+import memory  # noqa: E402
+import per_call  # noqa: E402
+import per_chunk  # noqa: E402
+import reading  # noqa: E402
+import report  # noqa: E402
+import while_writing  # noqa: E402
+import writing  # noqa: E402
+
+MEASUREMENTS = {
+    module.__name__: module
+    for module in (per_chunk, instructions, per_call, while_writing, writing, memory, importing, reading)
+}
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(list(MEASUREMENTS)))
+@click.option("--write-docs", is_flag=True, help="Also write docs/performance.md.")
+def main(names: tuple[str, ...], write_docs: bool) -> None:
+    """Measure what recording costs; NAMES picks some of the measurements."""
+    machine = report.Machine()
+    rows = []
+    for name in names or MEASUREMENTS:
+        click.echo(f"{name} …", err=True)
+        rows += MEASUREMENTS[name].rows()
+    machine.look_again()
+    report.show(rows, machine)
+    if write_docs:
+        report.write(rows, machine)
+
+
+main()

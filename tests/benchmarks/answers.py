@@ -1,0 +1,127 @@
+"""The real OpenAI client, answered from memory: no network, and where that is wanted no parsing either."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from typing import Any
+
+import openai
+from openai import _streaming
+from openai._models import construct_type
+from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import ResponseStreamEvent
+
+URL = "http://memory.invalid/v1"
+DISTINCT = 200
+
+# httpx or httpx2, whichever this SDK is built on.
+http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+
+
+def chat_frame(number: int) -> dict[str, Any]:
+    """A chunk of a chat completion, with the fields that OpenAI sends today."""
+    return {
+        "id": "chatcmpl-C0ffee",
+        "object": "chat.completion.chunk",
+        "created": 1_764_000_000,
+        "model": "gpt-x-2026-08-01",
+        "service_tier": "default",
+        "system_fingerprint": "fp_0123456789",
+        "choices": [{"index": 0, "delta": {"content": f" tok{number}"}, "logprobs": None, "finish_reason": None}],
+        "usage": None,
+        "obfuscation": "Xy3pQ9",
+    }
+
+
+def responses_frame(number: int) -> dict[str, Any]:
+    """A text event of the Responses API."""
+    return {
+        "type": "response.output_text.delta",
+        "sequence_number": number,
+        "item_id": "msg_0123456789",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": f" tok{number}",
+        "logprobs": [],
+        "obfuscation": "Xy3pQ9",
+    }
+
+
+def chat_chunks() -> list[Any]:
+    """Chunks of a chat completion, made as the SDK makes them."""
+    return [construct_type(type_=ChatCompletionChunk, value=chat_frame(i)) for i in range(DISTINCT)]
+
+
+def responses_events() -> list[Any]:
+    """Text events of the Responses API, made as the SDK makes them."""
+    return [construct_type(type_=ResponseStreamEvent, value=responses_frame(i)) for i in range(DISTINCT)]
+
+
+def client(frames: int = 0) -> openai.OpenAI:
+    """A client whose answers are so many chat chunks."""
+    transport = http.MockTransport(lambda request: _answer(_chat_bytes(frames)))
+    return openai.OpenAI(api_key="none", base_url=URL, http_client=openai.DefaultHttpxClient(transport=transport))
+
+
+def async_client() -> openai.AsyncOpenAI:
+    """An asynchronous client whose answers are empty streams."""
+    transport = http.MockTransport(lambda request: _answer(_no_bytes()))
+    http_client = openai.DefaultAsyncHttpxClient(transport=transport)
+    return openai.AsyncOpenAI(api_key="none", base_url=URL, http_client=http_client)
+
+
+def chat(of: Any) -> Any:
+    """Ask for a streamed chat completion: the SDK's stream, or an awaitable of it."""
+    return of.chat.completions.create(model="gpt-x", messages=[{"role": "user", "content": "Hi"}], stream=True)
+
+
+def responses(of: Any) -> Any:
+    """Ask for a streamed response: the SDK's stream, or an awaitable of it."""
+    return of.responses.create(model="gpt-x", input="Hi", stream=True)
+
+
+@contextmanager
+def prebuilt(objects: list[Any], count: int) -> Iterator[None]:
+    """Have the SDK's streams hand over these objects, again and again, in place of parsing what came.
+
+    Enter it before recording begins: the adapter then wraps this in place of the SDK's own method, which is put back
+    when recording has ended.
+    """
+
+    def stream(self: Any) -> Iterator[Any]:
+        try:
+            yield from islice(cycle(objects), count)
+        finally:
+            self.response.close()
+
+    async def async_stream(self: Any) -> AsyncIterator[Any]:
+        try:
+            for item in islice(cycle(objects), count):
+                yield item
+        finally:
+            await self.response.aclose()
+
+    originals = _streaming.Stream.__stream__, _streaming.AsyncStream.__stream__
+    _streaming.Stream.__stream__, _streaming.AsyncStream.__stream__ = stream, async_stream
+    try:
+        yield
+    finally:
+        _streaming.Stream.__stream__, _streaming.AsyncStream.__stream__ = originals
+
+
+def _answer(body: Any) -> Any:
+    return http.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+
+
+def _chat_bytes(frames: int) -> Iterator[bytes]:
+    for number in range(frames):
+        yield f"data: {json.dumps(chat_frame(number))}\n\n".encode()
+    yield b"data: [DONE]\n\n"
+
+
+async def _no_bytes() -> AsyncIterator[bytes]:
+    yield b"data: [DONE]\n\n"

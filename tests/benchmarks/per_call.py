@@ -1,0 +1,51 @@
+"""What recording adds to a whole call, and to the wait between its last chunk and the end of the loop."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import answers
+from harness import Row, added, interleaved
+
+import tokentape
+
+CHUNKS = 50
+CALLS = 60
+
+
+def rows() -> Iterator[Row]:
+    """A call of 50 chunks, and how it ends."""
+    with answers.prebuilt(answers.chat_chunks(), CHUNKS), tempfile.TemporaryDirectory() as folder:
+        both: dict[str, list[tuple[float, float]]] = {"bare": [], "recorded": []}
+        interleaved({name: lambda name=name: _note(both[name], name, folder) for name in both})
+    (calls, ends), (recorded_calls, recorded_ends) = (zip(*both[name], strict=True) for name in both)
+    yield added(f"added per call of {CHUNKS} chunks", [*calls], [*recorded_calls], 100.0, "µs")
+    yield added("added wait after the last chunk", [*ends], [*recorded_ends], 200.0, "µs")
+
+
+def _note(measured: list[tuple[float, float]], name: str, folder: str) -> float:
+    if name == "recorded":
+        tokentape.enable(db=Path(folder) / "tape.db")
+    try:
+        measured.append(_calls())
+    finally:
+        tokentape.disable()
+    return measured[-1][0]
+
+
+def _calls() -> tuple[float, float]:
+    """Median of a call, and of the time between its last chunk and the end of the loop, in µs."""
+    whole, ends = [], []
+    with answers.client() as client:
+        for _ in range(CALLS):
+            start = last = time.perf_counter()
+            for _ in answers.chat(client):
+                last = time.perf_counter()
+            end = time.perf_counter()
+            whole.append((end - start) * 1e6)
+            ends.append((end - last) * 1e6)
+    return median(whole), median(ends)
