@@ -16,10 +16,11 @@ export OPENSPEC_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export npm_config_update_notifier := false
 
-# Without a home to keep them in, caches stay in the clone.
+# Without a home to keep them in, caches and the demo's tape stay in the clone.
 ifneq ($(shell test -d "$$HOME" && test -w "$$HOME" && echo home),home)
 export PIP_CACHE_DIR := $(CURDIR)/.cache/pip
 export npm_config_cache := $(CURDIR)/.cache/npm
+export XDG_DATA_HOME := $(CURDIR)/.cache/data
 endif
 
 .DEFAULT_GOAL := help

@@ -14,7 +14,9 @@ from harness import Row, added, interleaved
 
 import tokentape
 
-CHUNKS = 10_000
+CHUNKS = 2_000
+# Streams in a row, of which the fastest counts: each is short enough to be left alone by the scheduler.
+STREAMS = 5
 
 
 def rows() -> Iterator[Row]:
@@ -44,21 +46,27 @@ def _recorded(folder: str, run: Callable[[Any], float], ask: Any) -> float:
 
 def _run(ask: Any) -> float:
     with answers.client() as client:
-        stream = ask(client)
-        start = time.perf_counter()
-        for _ in stream:
-            pass
-        return (time.perf_counter() - start) / CHUNKS * 1e6
+        return min(_read(ask(client)) for _ in range(STREAMS))
+
+
+def _read(stream: Any) -> float:
+    start = time.perf_counter()
+    for _ in stream:
+        pass
+    return (time.perf_counter() - start) / CHUNKS * 1e6
 
 
 def _run_async(ask: Any) -> float:
-    return asyncio.run(_read(ask))
+    return asyncio.run(_stream_async(ask))
 
 
-async def _read(ask: Any) -> float:
+async def _stream_async(ask: Any) -> float:
     async with answers.async_client() as client:
-        stream = await ask(client)
-        start = time.perf_counter()
-        async for _ in stream:
-            pass
-        return (time.perf_counter() - start) / CHUNKS * 1e6
+        return min([await _read_async(await ask(client)) for _ in range(STREAMS)])
+
+
+async def _read_async(stream: Any) -> float:
+    start = time.perf_counter()
+    async for _ in stream:
+        pass
+    return (time.perf_counter() - start) / CHUNKS * 1e6

@@ -101,7 +101,7 @@ def _python(word: str) -> Path | None:
 def _is_ours(interpreter: Path) -> bool:
     """Whether it is this environment's: same folder and same binary; environments share binaries, but no folders."""
     ours = Path(sys.executable)
-    return interpreter.parent.resolve() == ours.parent.resolve() 
+    return interpreter.parent.resolve() == ours.parent.resolve() and interpreter.resolve() == ours.resolve()
 
 
 def _has_tokentape(interpreter: Path) -> bool:
