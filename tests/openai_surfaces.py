@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,6 +39,24 @@ def client_for(server: ProviderServer, asynchronous: bool, azure: bool = False, 
         return kind(azure_endpoint=server.origin, api_key="none", api_version="2026-01-01", max_retries=0)
     plain = openai.AsyncOpenAI if asynchronous else openai.OpenAI
     return plain(**{"base_url": server.url, "api_key": "none", "max_retries": 0} | options)
+
+
+def use(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What a coroutine over a client returns; run on an event loop for an asynchronous client, else straight through."""
+
+    async def whole() -> Any:
+        try:
+            return await body(client)
+        finally:
+            await resolved(client.close())
+
+    if isinstance(client, openai.AsyncOpenAI):
+        return asyncio.run(whole())
+    try:
+        whole().send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("a synchronous client had something awaited")
 
 
 async def drain(stream: Any) -> list[Any]:
@@ -107,7 +126,9 @@ SURFACES = (
     ),
     Surface("responses.retrieve", "responses", lambda c: _direct(c.responses.retrieve("resp_1", stream=True))),
     Surface(
-        "responses.stream(id)", "responses", lambda c: _helper(c.responses.stream(response_id="resp_1", starting_after=2))
+        "responses.stream(id)",
+        "responses",
+        lambda c: _helper(c.responses.stream(response_id="resp_1", starting_after=2)),
     ),
     Surface("responses.azure", "responses", lambda c: _direct(responses(c.responses.create)), azure=True),
 )

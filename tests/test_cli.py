@@ -346,6 +346,7 @@ def test_list_fits_the_terminal(columns: int, tape: Tape) -> None:
     ]
     assert all("99.0 s 117.8 events/s 99.0 s upstream" in " ".join(line.split()) for line in lines[1:])
     assert ("word" in lines[1]) == (columns >= 120)
+    assert lines[0].split()[-1] == ("text" if columns >= 120 else "model")
 
 
 def on_terminal(arguments: list[str], columns: int) -> str:
@@ -672,7 +673,9 @@ def test_plugin_adds_a_command_and_a_failing_one_harms_no_other(tmp_path: Path) 
     hello = with_plugins(folder, "hello")
     assert (hello.returncode, hello.stdout) == (0, "Hello!\n")
     assert "plugin fails failed (OSError: no)" in hello.stderr
-    assert re.search(r"^  hello +Greet\.$", with_plugins(folder, "--help").stdout, re.MULTILINE)
+    listed = with_plugins(folder, "--help").stdout
+    assert re.search(r"^  hello +Greet\.$", listed, re.MULTILINE)
+    assert re.search(r"^  path +Print the path", listed, re.MULTILINE)
     assert with_plugins(folder, "path", "--db", "mine.db").stdout == "mine.db\n"
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tokentape.cli import child, target
+from tokentape.errors import TokentapeError
 from tokentape.testing import Finish, HTTPError, ProviderServer, Script, Text
 
 # What a program does to stream by hand, as text to be put into a program.
@@ -329,6 +331,16 @@ def test_shebang_of_another_environment_is_enough(run: Runner, tmp_path: Path) -
     assert f"belongs to {tmp_path / 'other'}," in run("./serve").stderr
 
 
+def test_two_interpreters_in_one_folder_are_two_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, code in (("python3.11", 0), ("python3.12", 1)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3.11"))
+    target.require_tokentape(target.find([str(tmp_path / "python3.11")], as_module=False))
+    with pytest.raises(TokentapeError, match=r"python3\.12 belongs to"):
+        target.require_tokentape(target.find([str(tmp_path / "python3.12")], as_module=False))
+
+
 def test_other_environment_that_finds_tokentape_is_recorded(run: Runner, foreign: Path) -> None:
     run.write("app.py", STREAM)
     # As a container image does that keeps its packages in a folder of their own.
@@ -420,6 +432,19 @@ def test_signals_reach_the_program_and_it_decides_about_the_exit_code(name: str,
         program.send_signal(getattr(signal, name))
         assert program.wait(PATIENCE_S) == 7
     assert run.rows("SELECT status FROM runs") == [("error",)]
+
+
+def test_signal_that_comes_while_the_program_is_being_started_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(child.subprocess, "Popen", interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    assert child.run(["sleep", str(PATIENCE_S)], os.environ) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_program_ended_by_a_signal_gives_the_exit_code_of_a_shell(run: Runner) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from openai_surfaces import MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, drain, opened, responses
+from openai_surfaces import (
+    MESSAGES,
+    MODEL,
+    SURFACES,
+    Surface,
+    chat,
+    client_for,
+    completion,
+    drain,
+    opened,
+    responses,
+    use,
+)
 from tape_reader import TapeReader
 
 import tokentape
@@ -20,10 +30,6 @@ TEXT = "".join(f"word{i} " for i in range(6))
 NO_STREAM = {"chat": "chat.completion", "text_completion": "text_completion", "responses": "response"}
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-
-
-def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(coroutine)
 
 
 def frames(server: ProviderServer) -> list[dict[str, Any]]:
@@ -44,11 +50,13 @@ def test_every_streaming_surface_is_one_row_with_each_chunk_once(
 ) -> None:
     # A response that is resumed after its first events still says all of its ids at its end.
     server.add(ANSWER)
-    seen = run(surface.read(client_for(server, asynchronous, surface.azure)))
+    seen = use(client_for(server, asynchronous, surface.azure), surface.read)
 
     call, sent = tape.call(), frames(server)
     assert seen
-    assert {name: call[name] for name in ("status", "streaming", "operation", "server_address", "adapter", "layer")} == {
+    assert {
+        name: call[name] for name in ("status", "streaming", "operation", "server_address", "adapter", "layer")
+    } == {
         "status": "completed",
         "streaming": 1,
         "operation": surface.operation,
@@ -94,7 +102,7 @@ def test_an_answer_in_one_piece_is_one_row_without_token_rows(
             return (await resolved(plain(operation, resource.with_raw_response.create))).parse()
         return await resolved(plain(operation, resource.create))
 
-    answer = run(ask(client_for(server, asynchronous)))
+    answer = use(client_for(server, asynchronous), ask)
 
     call = tape.call()
     assert answer.object == NO_STREAM[operation]
@@ -128,7 +136,7 @@ def test_a_chat_completion_parsed_into_a_type_is_one_row(
     async def ask(client: Any) -> Any:
         return await resolved(client.chat.completions.parse(model=MODEL, messages=MESSAGES))
 
-    assert run(ask(client_for(server, asynchronous))).choices[0].message.content == "{}"
+    assert use(client_for(server, asynchronous), ask).choices[0].message.content == "{}"
     assert (tape.call()["status"], tape.call()["streaming"]) == ("completed", 0)
 
 
@@ -146,7 +154,7 @@ def test_requests_that_reach_no_model_make_no_row(asynchronous: bool, server: Pr
         await resolved(client.responses.retrieve("resp_1"))
         await resolved(client.responses.delete("resp_1"))
 
-    run(ask(client_for(server, asynchronous)))
+    use(client_for(server, asynchronous), ask)
     assert [request.path for request in server.requests] == [
         "/v1/models",
         "/v1/embeddings",
@@ -183,7 +191,7 @@ def test_reading_headers_only_leaves_one_row_without_token_rows(
             shown.append(response.headers["x-shown"])
         return shown
 
-    assert run(look(client_for(server, asynchronous))) == ["yes", "yes"]
+    assert use(client_for(server, asynchronous), look) == ["yes", "yes"]
     assert [call["status"] for call in tape.calls()] == ["abandoned", "abandoned"]
     assert [call["provider_request_id"] for call in tape.calls()] == ["req_000001", "req_000002"]
     assert tape.tokens() == []
@@ -206,10 +214,10 @@ def test_a_program_that_reads_the_bytes_gets_them_and_the_row_is_complete(
             pieces = await drain(getattr(response, method)())
             return pieces if method == "iter_lines" else type(pieces[0])().join(pieces)
 
-    recorded = run(read(client_for(server, asynchronous)))
+    recorded = use(client_for(server, asynchronous), read)
     call = tape.call()
     tokentape.disable()
-    assert recorded == run(read(client_for(server, asynchronous)))
+    assert recorded == use(client_for(server, asynchronous), read)
     assert (call["status"], call["event_count"]) == ("completed", 0)
 
 
@@ -222,7 +230,7 @@ def test_lines_left_half_way_are_an_abandoned_row(asynchronous: bool, server: Pr
             lines = response.iter_lines()
             await anext(lines) if asynchronous else next(lines)
 
-    run(read_one(client_for(server, asynchronous)))
+    use(client_for(server, asynchronous), read_one)
     assert (tape.call()["status"], tape.call()["event_count"]) == ("abandoned", 0)
     assert server.requests[0].outcome() == "left"
 
@@ -237,11 +245,11 @@ def test_a_raw_response_made_before_recording_began_is_recorded(
     server.add(ANSWER)
     tokentape.enable(db=tmp_path / "tape.db")
 
-    async def read() -> list[Any]:
+    async def read(_: Any) -> list[Any]:
         response = await resolved(chat(create))
         return await drain(await resolved(response.parse()))
 
-    run(read())
+    use(client, read)
     tape = TapeReader(tmp_path / "tape.db")
     assert (tape.call()["status"], tape.text()) == ("completed", TEXT)
 
@@ -258,7 +266,7 @@ def test_parsing_a_raw_response_twice_gives_the_same_stream_recorded_once(
         await drain(first)
         return first is second
 
-    assert run(read(client_for(server, asynchronous)))
+    assert use(client_for(server, asynchronous), read)
     assert (tape.call()["event_count"], tape.text()) == (6, TEXT)
 
 
@@ -290,7 +298,7 @@ def test_request_and_response_parameters_are_kept_by_allow_list(
             )
         )
 
-    run(ask(client_for(server, asynchronous)))
+    use(client_for(server, asynchronous), ask)
     call = tape.call()
     assert json.loads(call["request_json"]) == {
         "model": MODEL,

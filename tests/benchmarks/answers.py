@@ -16,7 +16,7 @@ from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 
 URL = "http://memory.invalid/v1"
-DISTINCT = 200
+DISTINCT = 8
 
 # httpx or httpx2, whichever this SDK is built on.
 http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from . import faults
 from .models import Call, Kind, Layer, Part, Status, Usage
 
 if TYPE_CHECKING:
@@ -269,8 +270,12 @@ class CallRecorder:
 
         A close while the program is inside `next()` comes from the SDK, which is about to say how the reading ended.
         """
-        if not self._once:
-            return
+        # Whoever closes a stream is the program, which must not hear of our faults.
+        with faults.guard(f"{self.call.adapter} adapter", "how a call ended"):
+            if self._once:
+                self._closed(dropped)
+
+    def _closed(self, dropped: bool) -> None:
         now = self.clock.monotonic_ns()
         if self.asked_ns and not dropped:
             self.closed_ns = now
@@ -297,11 +302,12 @@ class CallRecorder:
         Returns:
             Whether this was the first end.
         """
+        end_ns = self.clock.monotonic_ns() if at_ns is None else at_ns
         try:
             self._once.pop()
         except IndexError:
             return False
-        self.end_ns = self.clock.monotonic_ns() if at_ns is None else at_ns
+        self.end_ns = end_ns
         if self.verdict is not None:
             status, error_type, error_message = self.verdict
         elif self.terminal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from types import TracebackType
 
 from .settings import is_strict
 
@@ -30,6 +31,32 @@ def report(where: str, fault: BaseException, lost: str) -> None:
         raise fault
     if not said:
         logger.warning("%s failed (%s); lost: %s. The program is not affected.", where, _last[where], lost)
+
+
+class guard:  # noqa: N801 - reads as a statement: `with faults.guard("writer", "a batch"): …`
+    """Reports what fails inside the block, and goes on after it.
+
+    Args:
+        where: the plugin or part of tokentape that may fail.
+        lost: what is missing from the tape if it does.
+    """
+
+    __slots__ = ("_lost", "_where")
+
+    def __init__(self, where: str, lost: str) -> None:
+        self._where = where
+        self._lost = lost
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(exc, Exception):
+            return False
+        report(self._where, exc, self._lost)
+        return True
 
 
 def summary() -> dict[str, dict[str, object]]:

@@ -11,6 +11,8 @@ import weakref
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from . import faults
+
 if TYPE_CHECKING:
     from .call import CallRecorder
 
@@ -35,12 +37,14 @@ class Heartbeat:
         """Let a call hear of blocked time; starts the beat with the first one."""
         self._calls.add(call)
         call.beat = self
-        if not self._pending:
-            self._schedule(call.clock.monotonic_ns())
+        with _guard():
+            if not self._pending:
+                self._schedule(call.clock.monotonic_ns())
 
     def leave(self, call: CallRecorder) -> None:
         """The call has ended. May be called from any thread."""
-        self._note_lateness(call.clock.monotonic_ns())
+        with _guard():
+            self._note_lateness(call.clock.monotonic_ns())
         self._calls.discard(call)
 
     def _schedule(self, now_ns: int) -> None:
@@ -53,15 +57,20 @@ class Heartbeat:
     def _beat(self) -> None:
         self._pending = False
         calls = list(self._calls)
-        if calls:
-            now = calls[0].clock.monotonic_ns()
-            self._note_lateness(now)
-            self._schedule(now)
+        with _guard():
+            if calls:
+                now = calls[0].clock.monotonic_ns()
+                self._note_lateness(now)
+                self._schedule(now)
 
     def _note_lateness(self, now_ns: int) -> None:
         if self._due_ns and now_ns - self._due_ns > TOLERANCE_NS:
             for call in list(self._calls):
                 call.blocked.append((self._due_ns, now_ns))
+
+
+def _guard() -> faults.guard:
+    return faults.guard("heartbeat", "when the event loop was blocked")
 
 
 def watch(call: CallRecorder) -> None:

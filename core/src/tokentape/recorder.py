@@ -73,9 +73,9 @@ class Recorder:
         if not self._keep_prompts:
             request.body = None
         opened = CallRecorder(self, call, request, start_ns)
+        self.queue.append(("call_started", opened))
         self.open.add(opened)
         self._last = run.last_call = opened
-        self.queue.append(("call_started", opened))
         self._notify()
         return opened
 

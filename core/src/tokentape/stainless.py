@@ -152,9 +152,19 @@ class Seams:
         if response.is_closed:
             # Read to its end before the SDK handed it over: an answer that is not streamed.
             call.late = partial(self._surface.read_body, call, response.content)
-        else:
-            setattr(response, CALL_ATTRIBUTE, call)
-            call.watched = watch_bytes(response, call)
+            return
+        setattr(response, CALL_ATTRIBUTE, call)
+        body: list[bytes] | None = None if call.request.streaming else []
+        call.watched = watch_bytes(response, call, body)
+        if body is not None:
+            call.late = partial(self._read_late, call, type(response), response.headers.get("content-encoding"), body)
+
+    def _read_late(self, call: CallRecorder, kind: Any, encoding: str | None, body: list[bytes]) -> None:
+        """Read an answer in one piece that the program read by itself, if it did so to the end."""
+        if call.terminal:
+            # Another response of the same library undoes the compression.
+            headers = {"content-encoding": encoding} if encoding else {}
+            self._surface.read_body(call, kind(200, headers=headers, content=b"".join(body)).content)
 
     def _read_headers(self, call: CallRecorder, headers: Mapping[str, str]) -> None:
         call.request_id = headers.get(self._surface.request_id_header)

@@ -53,6 +53,10 @@ class _Tap:
             faults.report(f"{self._call.call.adapter} adapter", fault, "how a call ended")
 
 
+def _unread(chunk: Any, asked_ns: int, at_ns: int) -> None:
+    """Stands in for the reader where it is not known when the chunk was asked for."""
+
+
 class StreamTap(_Tap):
     """Taps a synchronous iterator."""
 
@@ -68,6 +72,7 @@ class StreamTap(_Tap):
             call.asked_ns = asked = now()
         except Exception as fault:
             self._fault(fault)
+            read = _unread
         try:
             chunk = next(iterator)
         except BaseException as exc:
@@ -97,6 +102,7 @@ class AsyncStreamTap(_Tap):
             call.asked_ns = asked = now()
         except Exception as fault:
             self._fault(fault)
+            read = _unread
         try:
             chunk = await anext(iterator)
         except BaseException as exc:

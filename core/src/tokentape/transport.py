@@ -14,12 +14,13 @@ from typing import Any
 from .call import CallRecorder
 
 
-def watch_bytes(response: Any, call: CallRecorder) -> bool:
+def watch_bytes(response: Any, call: CallRecorder, body: list[bytes] | None = None) -> bool:
     """Put a stand-in into `response.stream`.
 
     Args:
         response: an httpx or httpx2 response whose body has not been read.
         call: told when the bytes are closed or dropped.
+        body: gets what the program reads, piece by piece and as it was sent; None to keep nothing.
 
     Returns:
         Whether there was a byte stream to watch.
@@ -27,18 +28,23 @@ def watch_bytes(response: Any, call: CallRecorder) -> bool:
     kinds = tuple(k for k in type(response.stream).__mro__ if k.__name__ in ("SyncByteStream", "AsyncByteStream"))
     if not kinds:
         return False
-    response.stream = _stand_in(kinds)(response.stream, call)
+    response.stream = _stand_in(kinds)(response.stream, call, body)
     return True
 
 
 class _Watched:
-    def __init__(self, stream: Any, call: CallRecorder) -> None:
+    def __init__(self, stream: Any, call: CallRecorder, body: list[bytes] | None) -> None:
         self._stream = stream
         self._call = call
+        self._body = body
 
     def __getattr__(self, name: str) -> Any:
         # httpx2 reads `elapsed` here, Anthropic's tracing its `stream_observer`.
         return getattr(self._stream, name)
+
+    def _keep(self, data: bytes) -> None:
+        if self._body is not None:
+            self._body.append(data)
 
     def __del__(self) -> None:
         try:
@@ -54,7 +60,9 @@ class _SyncWatched(_Watched):
 
     def _read_raw(self) -> Iterator[bytes]:
         """The program reads the bytes itself: having read them to the end is what completes the call."""
-        yield from self._stream
+        for data in self._stream:
+            self._keep(data)
+            yield data
         self._call.terminal = True
 
     def close(self) -> None:
@@ -70,6 +78,7 @@ class _AsyncWatched(_Watched):
 
     async def _read_raw_async(self) -> AsyncIterator[bytes]:
         async for data in self._stream:
+            self._keep(data)
             yield data
         self._call.terminal = True
 

@@ -135,9 +135,12 @@ class Writer:
     def _start(self) -> None:
         with self._starting:
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._loop, name="tokentape-writer", daemon=True)
-                self._thread.start()
-                _finalize_in_multiprocessing_child(self)
+                thread = threading.Thread(target=self._loop, name="tokentape-writer", daemon=True)
+                # There may be no thread to be had now; the next call tries again.
+                with faults.guard("writer", "what is recorded, unless a thread can be started later"):
+                    thread.start()
+                    self._thread = thread
+                    _finalize_in_multiprocessing_child(self)
 
     def _loop(self) -> None:
         while not self._stopping:
@@ -147,10 +150,9 @@ class Writer:
 
     def _wait(self) -> None:
         if self.recorder.open or self._live or self._holding():
-            now = self.recorder.clock.monotonic_ns
-            due = now() + int(self._flush_s * 1e9)
-            if not self._wake.wait(self._flush_s):
-                self._note_lateness(due, now())
+            asleep_ns = self._now()
+            if not self._wake.wait(self._flush_s) and asleep_ns is not None:
+                self._note_lateness(asleep_ns + int(self._flush_s * 1e9), self._now())
         else:
             self._idle = True
             # Looked at after the flag is up: whoever queues something from here on wakes us.
@@ -159,8 +161,13 @@ class Writer:
             self._idle = False
         self._wake.clear()
 
-    def _note_lateness(self, due_ns: int, now_ns: int) -> None:
-        late = now_ns - due_ns
+    def _now(self) -> int | None:
+        with faults.guard("writer", "how late it runs"):
+            return self.recorder.clock.monotonic_ns()
+        return None
+
+    def _note_lateness(self, due_ns: int, now_ns: int | None) -> None:
+        late = 0 if now_ns is None else now_ns - due_ns
         self.latest_ns = max(self.latest_ns, late)
         if late > LATE_NS:
             for call in list(self.recorder.open):

@@ -42,7 +42,7 @@ def configured(db: str | None, **keywords: Any) -> settings.Settings:
         SettingsError: a value cannot be used.
     """
     ctx = click.get_current_context(silent=True)
-    given = db and (ctx.find_root().params.get("db") if ctx is not None else None)
+    given = db or (ctx.find_root().params.get("db") if ctx is not None else None)
     return settings.resolve({"db": given, **keywords})
 
 
