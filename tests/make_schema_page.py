@@ -13,9 +13,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "schema.md"
 COMMENT = re.compile(r"^  (\w+) .*?-- (.*)$", re.MULTILINE)
 INTRODUCTION = """# Tables and views
 
-One SQLite file, shared by any number of processes. A column ending in `_id` is an integer foreign key; the public id of a
-row is its `uid`. Times ending in `_at` are UTC text, `_us` are whole microseconds, `_ms` milliseconds with a fraction. Plain
-questions have views: start there. What each number means is in [metrics](metrics.md).
+One SQLite file, shared by any number of processes. A column ending in `_id` is an integer foreign key; the public id of
+a row is its `uid`. Times ending in `_at` are UTC text, `_us` are whole microseconds, `_ms` milliseconds with a
+fraction. Plain questions have views: start there. What each number means is in [metrics](metrics.md).
 
 This page is made from the schema itself.
 """

@@ -42,7 +42,7 @@ def client_for(server: ProviderServer, asynchronous: bool, azure: bool = False, 
 
 
 def use(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:
-    """What a coroutine over a client returns; run on an event loop for an asynchronous client, else straight through."""
+    """What a coroutine over a client returns; run on an event loop for an asynchronous one, else straight through."""
 
     async def whole() -> Any:
         try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_drivers import ChatDriver
-from tape_reader import TapeReader
 
 import tokentape
+from openai_drivers import ChatDriver
+from tape_reader import TapeReader
 from tokentape import recording
 from tokentape.models import Call
 from tokentape.testing import FakeClock, Finish, HTTPError, Logprob, ProviderServer, Text, Usage
@@ -63,11 +64,15 @@ def by_hand(tmp_path: Path, level: str) -> dict[str, Any]:
 def test_numbers_are_the_same_at_every_level(tmp_path: Path) -> None:
     timings, redacted, full = (by_hand(tmp_path, level) for level in ("timings", "redacted", "full"))
     assert timings.pop("said") == [{"token": None, "n_tokens": None}] * 3
-    assert redacted.pop("said") == full.pop("said") == [
-        {"token": "Hel", "n_tokens": 1},
-        {"token": "lo", "n_tokens": 2},
-        {"token": "!", "n_tokens": 1},
-    ]
+    assert (
+        redacted.pop("said")
+        == full.pop("said")
+        == [
+            {"token": "Hel", "n_tokens": 1},
+            {"token": "lo", "n_tokens": 2},
+            {"token": "!", "n_tokens": 1},
+        ]
+    )
     assert timings == redacted == full
     assert (full["call"]["first_token_latency_ms"], full["call"]["stall_count"]) == (300, 1)
 
@@ -128,7 +133,7 @@ def test_key_cut_over_three_chunks(server: ProviderServer, tape: TapeReader, cut
     assert mark["token"].startswith("[redacted:")
     assert mark["token"].endswith("]")
     offsets = [row["offset_us"] for row in (before, mark, second, third, after)]
-    assert all(later - earlier > 20_000 for earlier, later in zip(offsets, offsets[1:], strict=False))
+    assert all(later - earlier > 20_000 for earlier, later in pairwise(offsets))
     assert [part["content"] for part in tape.parts()] == [f"It is {mark['token']} they say. "]
     tokentape.disable()
     # A piece of two characters is in any file; everything longer would give the key away.

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import openai
 import pytest
+
+import tokentape
 from openai_drivers import ChatDriver
 from programs import CLIENT, Program
 from tape_reader import TapeReader
-
-import tokentape
 from tokentape.testing import Finish, ProviderServer, Script, Text
 
 IMPORT_TIME = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"

@@ -8,10 +8,10 @@ from typing import Any
 
 import openai
 import pytest
-from openai_drivers import ChatDriver
-from tape_reader import TapeReader
 
 import tokentape
+from openai_drivers import ChatDriver
+from tape_reader import TapeReader
 from tokentape.models import Metrics
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Text, Usage, WaitFor
 from tokentape.testing.rig import END, Rig
@@ -22,9 +22,7 @@ METRICS = [field.name for field in fields(Metrics)]
 def chunk(*texts: str) -> Raw:
     """One chunk of a chat completion, with a piece for each choice."""
     choices = [{"index": i, "delta": {"content": text}, "finish_reason": None} for i, text in enumerate(texts)]
-    return Raw(
-        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-x", "choices": choices}
-    )
+    return Raw({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-x", "choices": choices})
 
 
 @pytest.mark.scenario("capture/Whole stream kept")
@@ -95,7 +93,9 @@ async def test_a_stream_without_a_single_chunk(rig: Rig, caplog: pytest.LogCaptu
     assert await rig.read(await rig.send()) == []
     call = rig.call()
     assert (call["status"], call["chunk_count"], call["event_count"]) == ("completed", 0, 0)
-    without_value = [name for name in METRICS if name.endswith(("_token_latency_ms", "_text_latency_ms", "_chunk_latency_ms"))]
+    without_value = [
+        name for name in METRICS if name.endswith(("_token_latency_ms", "_text_latency_ms", "_chunk_latency_ms"))
+    ]
     assert {name: call[name] for name in without_value} == dict.fromkeys(without_value)
     assert call["duration_ms"] > 0
     assert rig.tokens() == []

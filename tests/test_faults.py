@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_drivers import ChatDriver
-from tape_reader import TapeReader
 
 import tokentape
+from openai_drivers import ChatDriver
+from tape_reader import TapeReader
 from tokentape.clock import Clock
 from tokentape.recorder import active
 from tokentape.store import schema
@@ -153,7 +153,7 @@ async def test_the_clock_fails_at_one_reading_after_the_other(
     in_all = breaking.readings[True]
     assert in_all > 50
 
-    for wrong in range(0, in_all + 3):
+    for wrong in range(in_all + 3):
         caplog.clear()
         breaking = BreakingClock(lambda reading, programs, wrong=wrong: programs and reading == wrong)
         tokentape.enable(db=tmp_path / "tape.db", flush_ms=5, clock=breaking.clock)

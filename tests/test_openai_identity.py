@@ -12,6 +12,8 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
+
+import tokentape
 from openai_surfaces import (
     MESSAGES,
     MODEL,
@@ -26,8 +28,6 @@ from openai_surfaces import (
     use,
 )
 from tape_reader import TapeReader
-
-import tokentape
 from tokentape.testing import (
     Drop,
     Finish,

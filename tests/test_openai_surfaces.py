@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+
+import tokentape
 from openai_surfaces import (
     MESSAGES,
     MODEL,
@@ -20,8 +22,6 @@ from openai_surfaces import (
     use,
 )
 from tape_reader import TapeReader
-
-import tokentape
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Script, Text, Usage
 from tokentape.testing.rig import resolved
 

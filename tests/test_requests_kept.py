@@ -8,10 +8,10 @@ from typing import Any
 
 import openai
 import pytest
-from openai_drivers import ChatDriver
-from tape_reader import TapeReader
 
 import tokentape
+from openai_drivers import ChatDriver
+from tape_reader import TapeReader
 from tokentape.testing import Finish, HTTPError, ProviderServer, Raw, Script, Text
 
 ANSWER = [Text("Hel"), Text("lo"), Finish("stop")]
@@ -86,7 +86,9 @@ def test_twenty_megabytes_of_prompt_and_fifty_thousand_chunks(server: ProviderSe
     assert sent.decode().startswith(prompt["head"])
     assert len(prompt["head"]) > 1000
     assert (large["event_count"], large["dropped_count"], large["events_kept"]) == (CHUNKS, 0, "all")
-    (kept,) = tape.rows("select count(*) as rows, max(token_index) as last from llm_tokens where call_id = ?", large["id"])
+    (kept,) = tape.rows(
+        "select count(*) as rows, max(token_index) as last from llm_tokens where call_id = ?", large["id"]
+    )
     assert kept == {"rows": CHUNKS, "last": CHUNKS - 1}
     (part,) = tape.parts(large["id"])
     assert part["content"] == "".join(f"w{i} " for i in range(CHUNKS))

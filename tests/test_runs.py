@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import Program
-from tape_reader import TapeReader
 
 import tokentape
+from programs import Program
+from tape_reader import TapeReader
 from tokentape.testing import FakeClock, Finish, Text
 from tokentape.testing.rig import Rig
 
@@ -86,7 +86,9 @@ def test_a_run_left_by_an_exception(tape: TapeReader, mistake: BaseException, st
 def test_a_run_that_is_still_open_is_running(tape: TapeReader) -> None:
     with tokentape.run("open"):
         one_call()
-        assert [(row["status"], row["ended"]) for row in tape.rows(RUNS) if row["name"] == "open"] == [("running", None)]
+        assert [(row["status"], row["ended"]) for row in tape.rows(RUNS) if row["name"] == "open"] == [
+            ("running", None)
+        ]
 
 
 @pytest.mark.scenario("capture/Process run")

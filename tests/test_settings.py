@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from programs import CLIENT, Program
 
 import tokentape
+from programs import CLIENT, Program
 from tokentape.errors import SettingsError
 from tokentape.settings import Settings, default_db, is_disabled, is_strict, resolve
 from tokentape.testing import Finish, ProviderServer, Text
@@ -87,7 +87,11 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str) -> None:
         ({"max_buffer": 0}, {}, "max_buffer=0: expected a whole number of token events, from 1."),
         ({"max_buffer": float("inf")}, {}, "max_buffer=inf: expected a whole number of token events, from 1."),
         ({"db": 7}, {}, "db=7: expected a path, or none."),
-        ({}, {"TOKENTAPE_CONTENT": "everything"}, "TOKENTAPE_CONTENT=everything: expected one of timings, redacted, full."),
+        (
+            {},
+            {"TOKENTAPE_CONTENT": "everything"},
+            "TOKENTAPE_CONTENT=everything: expected one of timings, redacted, full.",
+        ),
         (
             {},
             {"TOKENTAPE_SAMPEL_RATE": "1"},
@@ -159,7 +163,10 @@ def test_a_wrong_keyword_raises_while_recording_too(tmp_path: Path) -> None:
 @pytest.mark.scenario("capture/Unusable environment value")
 @pytest.mark.parametrize(
     ("variable", "expected"),
-    [("TOKENTAPE_CONTENT", "expected one of timings, redacted, full"), ("TOKENTAPE_SAMPEL_RATE", "TOKENTAPE_SAMPLE_RATE")],
+    [
+        ("TOKENTAPE_CONTENT", "expected one of timings, redacted, full"),
+        ("TOKENTAPE_SAMPEL_RATE", "TOKENTAPE_SAMPLE_RATE"),
+    ],
 )
 def test_a_program_with_a_wrong_variable_runs_on_unrecorded(
     server: ProviderServer, tmp_path: Path, variable: str, expected: str

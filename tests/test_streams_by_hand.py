@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tape_reader import TapeReader
 
 import tokentape
+from tape_reader import TapeReader
 from tokentape.testing import FakeClock
 
 WRAPPED = ["one ", "two ", "three "]
@@ -108,7 +108,12 @@ def test_parts_choices_and_kinds_fed_by_hand(bench: Bench) -> None:
         ("text", 1, None, "so"),
     ]
     call = bench.tape.call()
-    assert (call["status"], call["event_count"], call["request_model"], call["provider"]) == ("completed", 5, None, None)
+    assert (call["status"], call["event_count"], call["request_model"], call["provider"]) == (
+        "completed",
+        5,
+        None,
+        None,
+    )
 
 
 def test_an_unknown_kind_is_refused_also_while_off() -> None:
@@ -199,9 +204,7 @@ async def test_a_wrapped_async_generator_has_wait_and_hold(bench: Bench, awaited
         return send()
 
     received = []
-    async for item in tokentape.record_stream(
-        send_later if awaited else send, model="m", provider="acme", text=str
-    ):
+    async for item in tokentape.record_stream(send_later if awaited else send, model="m", provider="acme", text=str):
         received.append(item)
         bench.clock.advance(ms=20)
     assert received == WRAPPED

@@ -9,15 +9,15 @@ import click
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
-import importing  # noqa: E402
-import instructions  # noqa: E402
-import memory  # noqa: E402
-import per_call  # noqa: E402
-import per_chunk  # noqa: E402
-import reading  # noqa: E402
-import report  # noqa: E402
-import while_writing  # noqa: E402
-import writing  # noqa: E402
+import importing
+import instructions
+import memory
+import per_call
+import per_chunk
+import reading
+import report
+import while_writing
+import writing
 
 MEASUREMENTS = {
     module.__name__: module

@@ -1,4 +1,4 @@
-"""How everything is measured here: variants take turns, the best of fifteen counts, the collector stays on as in life."""
+"""How everything is measured here: variants take turns, the best of fifteen counts, the collector is on as in life."""
 
 from __future__ import annotations
 

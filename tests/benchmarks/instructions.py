@@ -7,6 +7,7 @@ meanwhile: what it does later, it does on its own thread.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -65,9 +66,13 @@ def _counts(process: subprocess.Popen[str], folder: Path) -> dict[tuple[str, int
 
 def _under_callgrind(folder: Path) -> None:
     import answers
-    import tokentape.cli  # noqa: F401  # whatever recording would import, before the fork
+
+    import tokentape.cli  # whatever recording would import, before the fork
 
     _read(answers, FEW)
+    # A full collection of everything that was imported would hide what a chunk takes.
+    gc.collect()
+    gc.freeze()
     for mode in MODES:
         for chunks in (FEW, MANY):
             pid = os.fork()

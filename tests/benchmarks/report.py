@@ -1,5 +1,12 @@
 class Machine:
-    def look_again(self): pass
+    def look_again(self):
+        pass
+
+
 def show(rows, machine):
-    for r in rows: print(r)
-def write(rows, machine): pass
+    for r in rows:
+        print(r)
+
+
+def write(rows, machine):
+    pass

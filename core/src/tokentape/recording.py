@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from . import faults, patching, process, recorder, settings
 from .clock import SYSTEM_CLOCK, Clock
-from .errors import SettingsError, TapeError
+from .errors import TokentapeError
 from .plugins import PluginHost
 from .recorder import Recorder
 from .redaction import BUILT_IN, Rules
@@ -73,12 +73,11 @@ class _Session:
     def stop(self) -> None:
         """Restore every SDK, end what is still open, write everything, release the database."""
         for undo in self.undo:
-            try:
+            with faults.guard("disable", "nothing; an SDK may still be patched"):
                 undo()
-            except Exception as fault:
-                faults.report("disable", fault, "nothing; an SDK may still be patched")
         for call in list(self.recorder.open):
-            call.end("abandoned")
+            with faults.guard("disable", "how a call ended"):
+                call.end("abandoned")
         self._end_run()
         recorder.activate(None)
         self.writer.stop(EXIT_TIMEOUT_S)
@@ -109,12 +108,17 @@ class _Session:
         return self.store is not None and bool(self.store.is_holding)
 
     def _run_of_process(self) -> RunHandle:
+        # Looked at without the lock first: who stops recording holds it for as long as the last writes take.
+        return self._process_run or self._open_process_run()
+
+    def _open_process_run(self) -> RunHandle:
         with _lock:
             if self._process_run is None:
                 inherited = os.environ.get("TOKENTAPE_RUN") or None
                 self._inherits_run = inherited is not None
-                self._process_run = RunHandle(_script_name(), uid=inherited)
-                self._process_run.start(None)
+                opened = RunHandle(_script_name(), uid=inherited)
+                opened.start(None)
+                self._process_run = opened
             return self._process_run
 
     def _end_run(self) -> None:
@@ -145,9 +149,13 @@ def enable(*, clock: Clock = SYSTEM_CLOCK, **keywords: Any) -> None:
         settings.resolve(keywords, {})
         try:
             session = _Session(settings.resolve(keywords), clock)
-        except (SettingsError, TapeError) as refusal:
+        except TokentapeError as refusal:
             _refused = str(refusal)
             faults.logger.error("tokentape: not recording: %s", refusal)
+            return
+        except Exception as fault:
+            _refused = f"{type(fault).__name__}: {fault}"
+            faults.report("enable", fault, "everything")
             return
         _refused = None
         _session = session

@@ -10,12 +10,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from . import context
+from . import context, faults
 from .call import CallRecorder
 from .clock import SYSTEM_CLOCK
 from .ids import new_uid
 from .models import Mark, Run, Status
-from .recorder import active
+from .recorder import Recorder, active
 
 
 class RunHandle:
@@ -47,12 +47,13 @@ class RunHandle:
         """Close the run with its final status."""
         recorder = active()
         if recorder is not None and self._row is not None:
-            ended = recorder.clock.unix_ns() // 1000
-            recorder.put("run_finished", replace(self._row, status=status, ended_unix_us=ended))
+            with faults.guard("python api", "the end of a run"):
+                ended_us = recorder.clock.unix_ns() // 1000
+                recorder.put("run_finished", replace(self._row, status=status, ended_unix_us=ended_us))
 
     def __enter__(self) -> Self:
-        recorder = active()
-        self.start(context.RUN.get() or (recorder.process_run() if recorder is not None else None))
+        with faults.guard("python api", "a run"):
+            self.start(current_run())
         self._block = context.setting(context.RUN, self)
         self._block.__enter__()
         return self
@@ -113,17 +114,24 @@ class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search")
     def __init__(self, name: str, kind: str = "tool") -> None:
         self._name = name
         self._kind = kind
+        self._started: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
+        self._started = None
         recorder = active()
-        clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
-        self._unix_us, self._start_ns = clock.unix_ns() // 1000, clock.monotonic_ns()
+        if recorder is not None:
+            with faults.guard("python api", "a mark"):
+                self._started = recorder.clock.unix_ns() // 1000, recorder.clock.monotonic_ns()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        recorder, inside = active(), current_run()
-        if recorder is not None and inside is not None:
-            took = (recorder.clock.monotonic_ns() - self._start_ns) // 1000
-            parent = context.PARENT.get()
-            call_uid = parent.uid if parent is not None else None
-            recorder.put("mark", Mark(inside.uid, call_uid, self._unix_us, took, self._kind, self._name))
+        recorder = active()
+        if recorder is not None and self._started is not None:
+            with faults.guard("python api", "a mark"):
+                recorder.put("mark", self._ended(recorder, *self._started))
+
+    def _ended(self, recorder: Recorder, unix_us: int, start_ns: int) -> Mark:
+        run = context.RUN.get() or recorder.process_run()
+        parent = context.PARENT.get()
+        took_us = (recorder.clock.monotonic_ns() - start_ns) // 1000
+        return Mark(run.uid, parent.uid if parent is not None else None, unix_us, took_us, self._kind, self._name)

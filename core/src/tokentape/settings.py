@@ -122,7 +122,7 @@ def _parse(name: str, value: Any, shown: str) -> Any:
     parser, expected = _PARSERS[name]
     try:
         return parser(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for the home of a user there is not
         raise SettingsError(f"{shown}: expected {expected}.") from None
 
 

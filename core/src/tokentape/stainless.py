@@ -4,7 +4,7 @@ All private names of those SDKs stand here. Nothing of the SDK or of an HTTP lib
 module that is patched, HTTP responses are told by their attributes.
 
 - `request` opens a call before the retry loop and keeps it in a context variable for as long as the request takes;
-- `_build_request` runs once an attempt;
+- `_build_request` runs once an attempt, `_should_retry` after one that was refused;
 - `_process_response` hangs the call on the HTTP response and watches the response's bytes being closed;
 - `__stream__`, which every stream object iterates, finds the call there and is given a tap.
 """
@@ -64,6 +64,7 @@ class Seams:
         patches.wrap(base_client, "SyncAPIClient.request", self._request)
         patches.wrap(base_client, "AsyncAPIClient.request", self._async_request)
         patches.wrap(base_client, "BaseClient._build_request", self._build_request)
+        patches.wrap(base_client, "BaseClient._should_retry", self._should_retry)
         patches.wrap(base_client, "SyncAPIClient._process_response", self._process_response)
         patches.wrap(base_client, "AsyncAPIClient._process_response", self._process_response)
         patches.wrap(streaming, "Stream.__stream__", partial(self._stream, StreamTap))
@@ -107,6 +108,15 @@ class Seams:
             except Exception as fault:
                 self._fault(fault, "an attempt")
         return wrapped(*args, **kwargs)
+
+    def _should_retry(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        again = wrapped(*args, **kwargs)
+        call = _SENDING.get()
+        if call is not None and again:
+            with faults.guard(f"{self._surface.adapter} adapter", "the status of a failed attempt"):
+                response = args[0] if args else kwargs["response"]
+                call.response_meta.setdefault("retry_statuses", []).append(response.status_code)
+        return again
 
     def _process_response(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call, response = _SENDING.get(), kwargs.get("response")

@@ -64,8 +64,9 @@ class LLMStream:
         if call is None:
             return
         call.fed_by_hand = True
-        now = call.clock.monotonic_ns()
-        self._add(call, ((kind, text),), now, now, part, choice, n_tokens)
+        with _guard("a token event"):
+            now = call.clock.monotonic_ns()
+            self._add(call, ((kind, text),), now, now, part, choice, n_tokens)
 
     def wrap(self, stream: Any, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
         """Record an iterator, with wait and hold.
@@ -75,12 +76,10 @@ class LLMStream:
             events: says what a chunk adds, as pairs of kind and text. What it raises is reported, never passed on.
 
         Returns:
-            An iterator over the same chunks.
+            As `record_stream` does.
         """
         call = self._call
-        if call is None:
-            return stream
-        return tapped(stream, call, _hand_reader(self, call, events))
+        return tapped(stream, call, _hand_reader(self, call, events)) if call is not None else untapped(stream)
 
     def usage(
         self,
@@ -107,7 +106,8 @@ class LLMStream:
             if reason is not None:
                 self._call.finish_reasons[0] = reason
             self._call.terminal = True
-            self._call.end("completed")
+            with _guard("how a call ended"):
+                self._call.end("completed")
 
     def __enter__(self) -> Self:
         return self
@@ -117,11 +117,12 @@ class LLMStream:
     ) -> None:
         if self._call is None:
             return
-        if exc is not None:
-            self._call.end_by(exc)
-        # A block that was left in peace has said all it had to say, unless it wrapped an iterator and stopped reading
-        # it.
-        self._call.end("abandoned" if self._call.tapped else "completed")
+        with _guard("how a call ended"):
+            if exc is not None:
+                self._call.end_by(exc)
+            # A block that was left in peace has said all it had to say, unless it wrapped an iterator and stopped
+            # reading it.
+            self._call.end("abandoned" if self._call.tapped else "completed")
 
     async def __aenter__(self) -> Self:
         return self

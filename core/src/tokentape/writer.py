@@ -167,7 +167,9 @@ class Writer:
         return None
 
     def _note_lateness(self, due_ns: int, now_ns: int | None) -> None:
-        late = 0 if now_ns is None else now_ns - due_ns
+        if now_ns is None:
+            return
+        late = now_ns - due_ns
         self.latest_ns = max(self.latest_ns, late)
         if late > LATE_NS:
             for call in list(self.recorder.open):
@@ -192,10 +194,8 @@ class Writer:
         queue = self.recorder.queue
         while queue:
             what, value = queue.popleft()
-            try:
+            with faults.guard("writer", f"a {what} event"):
                 self._hand_over(what, value)
-            except Exception as fault:
-                faults.report("writer", fault, f"a {what} event")
 
     def _hand_over(self, what: str, value: CallRecorder | Run | Mark) -> None:
         if isinstance(value, CallRecorder):
@@ -226,10 +226,8 @@ class Writer:
 
     def _do_late(self, recorded: CallRecorder) -> None:
         if recorded.late is not None:
-            try:
+            with faults.guard(f"{recorded.call.adapter} adapter", "a call's usage"):
                 recorded.late()
-            except Exception as fault:
-                faults.report(f"{recorded.call.adapter} adapter", fault, "a call's usage")
 
     def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
         """Take the complete events from the front of a call's list, a slice at a time."""

@@ -240,7 +240,7 @@ class AdapterConformance:
     @scenario()
     async def test_each_first_has_its_own_latency(self, rig: Rig) -> None:
         self.needs("reasoning", "tool_args", "text")
-        steps = [
+        steps: list[Any] = [
             (0.01, Role()),
             (0.2, Reasoning("hm")),
             (0.2, ToolCall(0, "call_1", "look")),
