@@ -133,7 +133,7 @@ class CallRecorder:
     def __init__(self, owner: Recorder, call: Call, request: Request, start_ns: int) -> None:
         self._owner = owner
         self._once = [True]
-        self._keys: dict[tuple[Kind, int, str | None], int] = {}
+        self._keys: dict[tuple[Kind, int, str | None, str | None], int] = {}
         self._caller_exc = id(sys.exc_info()[1])
         self.clock = owner.clock
         self.call = call
@@ -190,7 +190,8 @@ class CallRecorder:
         external_id: str | None = None,
     ) -> int:
         """Number of the part with this kind, choice and provider's index; announces it when it is new."""
-        key = (kind, choice, provider_index)
+        # A summary and the reasoning it sums up have the same place in the provider's own numbering.
+        key = (kind, choice, provider_index, name if kind == "reasoning" else None)
         number = self._keys.get(key)
         if number is None:
             number = self._keys[key] = len(self.parts)

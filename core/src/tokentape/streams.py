@@ -5,15 +5,15 @@ All of it works when recording is off: it then costs next to nothing and records
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from . import faults, heartbeat
 from .call import CallRecorder, Fragment, Request
 from .models import KINDS, Kind, Usage
 from .recorder import active
-from .taps import AsyncStreamTap, StreamTap
+from .taps import Reader
+from .wrapped import guard, note_sent, wrap
 
 ADAPTER = "python"
 
@@ -64,7 +64,7 @@ class LLMStream:
         if call is None:
             return
         call.fed_by_hand = True
-        with _guard("a token event"):
+        with guard("a token event"):
             now = call.clock.monotonic_ns()
             self._add(call, ((kind, text),), now, now, part, choice, n_tokens)
 
@@ -78,8 +78,7 @@ class LLMStream:
         Returns:
             As `record_stream` does.
         """
-        call = self._call
-        return tapped(stream, call, _hand_reader(self, call, events)) if call is not None else untapped(stream)
+        return wrap(stream, self._call, self._reader(events))
 
     def usage(
         self,
@@ -106,7 +105,7 @@ class LLMStream:
             if reason is not None:
                 self._call.finish_reasons[0] = reason
             self._call.terminal = True
-            with _guard("how a call ended"):
+            with guard("how a call ended"):
                 self._call.end("completed")
 
     def __enter__(self) -> Self:
@@ -117,7 +116,7 @@ class LLMStream:
     ) -> None:
         if self._call is None:
             return
-        with _guard("how a call ended"):
+        with guard("how a call ended"):
             if exc is not None:
                 self._call.end_by(exc)
             # A block that was left in peace has said all it had to say, unless it wrapped an iterator and stopped
@@ -131,6 +130,25 @@ class LLMStream:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
+
+    def _send(self, send: Callable[[], Any], events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
+        try:
+            stream = send()
+            if self._call is not None:
+                note_sent(self._call)
+            return self.wrap(stream, events)
+        except BaseException as exc:
+            self.__exit__(type(exc), exc, None)
+            raise
+
+    def _reader(self, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Reader:
+        call = self._call
+
+        def read(chunk: Any, asked_ns: int, at_ns: int) -> None:
+            if call is not None:
+                self._add(call, events(chunk), asked_ns, at_ns)
+
+        return read
 
     def _add(
         self,
@@ -198,103 +216,9 @@ def record_stream(
     """
     if (text is None) == (events is None):
         raise TypeError("record_stream() takes one of text= and events=")
-    call = _open(model, provider, prompt, operation, name)
-    if call is None:
-        return send()
     pairs: Callable[[Any], Iterable[tuple[Kind, str]]] = events or (lambda chunk: [("text", text(chunk) or "")])  # type: ignore[misc]
-    try:
-        stream = send()
-        call.carry_ns = call.clock.monotonic_ns() - call.start_ns
-        return tapped(stream, call, _hand_reader(LLMStream(call), call, pairs))
-    except BaseException as exc:
-        call.end_by(exc)
-        raise
-
-
-def tapped(stream: Any, call: CallRecorder, read: Any) -> RecordedStream | AsyncRecordedStream:
-    """Tap any iterable, asynchronous iterable, or awaitable of one."""
-    if hasattr(stream, "__aiter__") or hasattr(stream, "__await__"):
-        heartbeat.watch(call)
-        return AsyncRecordedStream(stream, call, read)
-    return RecordedStream(stream, call, read)
-
-
-class RecordedStream(StreamTap):
-    """A recorded synchronous stream: an iterator over the same chunks that notices how it is left."""
-
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: Iterable[Any], call: CallRecorder, read: Any) -> None:
-        self._stream = stream
-        super().__init__(iter(stream), call, read)
-
-    def close(self) -> None:
-        """Stop reading: closes the stream, if it can be closed, and ends the call."""
-        try:
-            _call_if_there(self._stream, "close")
-        finally:
-            self._call.closed()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        _dropped(self)
-
-
-class AsyncRecordedStream(AsyncStreamTap):
-    """A recorded asynchronous stream."""
-
-    __slots__ = ("_pending", "_stream")
-
-    def __init__(self, stream: Any, call: CallRecorder, read: Any) -> None:
-        self._stream = stream
-        self._pending: Awaitable[Any] | None = None if hasattr(stream, "__aiter__") else stream
-        super().__init__(_NotYet() if self._pending is not None else stream.__aiter__(), call, read)
-
-    async def __anext__(self) -> Any:
-        if self._pending is not None:
-            await self._resolve(self._pending)
-        return await super().__anext__()
-
-    async def _resolve(self, pending: Awaitable[Any]) -> None:
-        call, now, _, read = self._at_hand
-        try:
-            self._stream = await pending
-        except BaseException as exc:
-            call.end_by(exc)
-            raise
-        call.carry_ns = call.clock.monotonic_ns() - call.start_ns
-        self._pending = None
-        self._at_hand = call, now, self._stream.__aiter__(), read
-
-    async def aclose(self) -> None:
-        """Stop reading: closes the stream, if it can be closed, and ends the call."""
-        try:
-            closing = _call_if_there(self._stream, "aclose") or _call_if_there(self._stream, "close")
-            if closing is not None:
-                await closing
-        finally:
-            self._call.closed()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    def __del__(self) -> None:
-        _dropped(self)
-
-
-class _NotYet:
-    """Stands where the iterator will be once its awaitable has been awaited."""
-
-    def __anext__(self) -> AsyncIterator[Any]:
-        raise RuntimeError("the stream has not been awaited yet")
+    recorded = start_llm_stream(model, provider, prompt, operation=operation, name=name)
+    return recorded._send(send, pairs)
 
 
 def _open(
@@ -303,27 +227,6 @@ def _open(
     recorder = active()
     if recorder is None:
         return None
-    try:
+    with guard("a call"):
         return recorder.start(Request(ADAPTER, operation, provider, model, body=prompt, name=name))
-    except Exception as fault:
-        faults.report("python api", fault, "a call")
-        return None
-
-
-def _hand_reader(stream: LLMStream, call: CallRecorder, events: Callable[[Any], Iterable[tuple[Kind, str]]]) -> Any:
-    def read(chunk: Any, asked_ns: int, at_ns: int) -> None:
-        stream._add(call, events(chunk), asked_ns, at_ns)
-
-    return read
-
-
-def _call_if_there(target: Any, name: str) -> Any:
-    method = getattr(target, name, None)
-    return method() if callable(method) else None
-
-
-def _dropped(stream: StreamTap | AsyncStreamTap) -> None:
-    try:
-        stream._call.closed(dropped=True)
-    except AttributeError:
-        pass  # collected before it was complete: `iter(stream)` had raised
+    return None

@@ -7,7 +7,7 @@ from typing import Any, Final
 from tokentape.call import CallRecorder, Fragment
 from tokentape.stainless import plain
 
-from .reading import Reading, field, text_of
+from .reading import Reading, entries, field, text_of
 from .usage import read_usage
 
 # Where servers put reasoning, which the format has no field for: the first that is there counts, since some send two.
@@ -58,7 +58,7 @@ class ChatReader(Reading):
     def _read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
         self._note_ids(getattr(chunk, "id", None), getattr(chunk, "model", None))
         fragments: list[Fragment] = []
-        for choice in getattr(chunk, "choices", None) or ():
+        for choice in entries(getattr(chunk, "choices", None)):
             self._read_choice(choice, fragments)
         self._read_extras(chunk)
         self._call.add_chunk(asked_ns, at_ns, fragments)
@@ -114,7 +114,7 @@ class ChatReader(Reading):
             self._add_text("audio_transcript", field(audio, "transcript"), number, fragments)
 
     def _read_tools(self, delta: Any, number: int, fragments: list[Fragment]) -> None:
-        for position, tool in enumerate(getattr(delta, "tool_calls", None) or ()):
+        for position, tool in enumerate(entries(getattr(delta, "tool_calls", None))):
             index = field(tool, "index")
             # Servers that leave the index out send each call whole, so its id tells it from the others.
             self._add_tool(tool, field(tool, "function") or field(tool, "custom"), number, index, position, fragments)
@@ -144,8 +144,8 @@ class ChatReader(Reading):
 
 
 def _logprobs(choice: Any, name: str) -> list[Any] | None:
-    entries = getattr(getattr(choice, "logprobs", None), name, None)
-    return plain(entries) if entries else None
+    tokens = entries(getattr(getattr(choice, "logprobs", None), name, None))
+    return plain(tokens) if tokens else None
 
 
 def read_body(call: CallRecorder, body: dict[str, Any]) -> None:
@@ -154,6 +154,8 @@ def read_body(call: CallRecorder, body: dict[str, Any]) -> None:
     call.usage_counts = read_usage(body.get("usage"))
     if isinstance(body.get("service_tier"), str):
         call.response_meta["service_tier"] = body["service_tier"]
-    for position, choice in enumerate(body.get("choices") or ()):
-        if isinstance(choice, dict) and isinstance(choice.get("finish_reason"), str):
-            call.finish_reasons[choice.get("index") or position] = choice["finish_reason"]
+    for position, choice in enumerate(entries(body.get("choices"))):
+        reason = field(choice, "finish_reason")
+        if isinstance(reason, str):
+            index = field(choice, "index")
+            call.finish_reasons[index if isinstance(index, int) else position] = reason

@@ -7,7 +7,7 @@ from typing import Any
 from tokentape.call import CallRecorder, Fragment
 from tokentape.stainless import plain
 
-from .reading import Reading, text_of
+from .reading import Reading, entries, text_of
 
 
 class CompletionReader(Reading):
@@ -23,7 +23,7 @@ class CompletionReader(Reading):
         """Read a `Completion`."""
         self._note_ids(getattr(chunk, "id", None), getattr(chunk, "model", None))
         fragments: list[Fragment] = []
-        for choice in getattr(chunk, "choices", None) or ():
+        for choice in entries(getattr(chunk, "choices", None)):
             self._read_choice(choice, fragments)
         usage = getattr(chunk, "usage", None)
         if usage is not None:
@@ -36,7 +36,7 @@ class CompletionReader(Reading):
         text = text_of(getattr(choice, "text", None))
         if text:
             logprobs = getattr(choice, "logprobs", None)
-            tokens = getattr(logprobs, "tokens", None)
+            tokens = entries(getattr(logprobs, "tokens", None))
             fragments.append(
                 Fragment(
                     self._part("text", number),

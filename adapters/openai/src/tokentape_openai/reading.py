@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tokentape.call import CallRecorder
@@ -54,6 +55,11 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return "".join(text_of(field(item, "text")) for item in value)
     return str(value)
+
+
+def entries(value: Any) -> Sequence[Any]:
+    """The entries of a field that should be a list; none where it is anything else."""
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def field(item: Any, name: str) -> Any:

@@ -8,7 +8,7 @@ from tokentape.call import CallRecorder, Fragment
 from tokentape.models import Kind
 from tokentape.stainless import plain
 
-from .reading import Reading, field, text_of
+from .reading import Reading, entries, field, text_of
 from .usage import read_usage
 
 # Event type without `.delta`: the kind of its part, and the part's second index.
@@ -104,7 +104,7 @@ class ResponsesReader(Reading):
         if text:
             part = self._part_of(event, name)
             self._began.add(part)
-            logprobs = plain(getattr(event, "logprobs", None)) or None
+            logprobs = plain(entries(getattr(event, "logprobs", None))) or None
             fragments.append(Fragment(part, text, len(logprobs) if logprobs else None, logprobs))
 
     def _read_whole(self, event: Any, name: str, fragments: list[Fragment]) -> None:
