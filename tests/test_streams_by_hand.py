@@ -357,13 +357,48 @@ def test_a_block_that_left_its_wrapped_stream_unread_is_abandoned(bench: Bench) 
     assert bench.tape.call()["status"] == "abandoned"
 
 
-def test_everything_passes_through_while_off() -> None:
-    source = iter("ab")
-    assert tokentape.record_stream(lambda: source, text=str) is source
-    with tokentape.start_llm_stream(model="m") as stream:
-        assert stream.wrap(source, events=lambda item: []) is source
-        stream.add_token("a")
-        stream.usage(output_tokens=1)
-        stream.request_id = "req-1"
-        stream.finish("stop")
-        assert (stream.uid, stream.request_id) == (None, None)
+@pytest.mark.parametrize("on", [True, False])
+async def test_what_is_handed_out_can_do_the_same_while_off(tmp_path: Path, on: bool) -> None:
+    if on:
+        tokentape.enable(db=tmp_path / "tape.db")
+
+    async def later() -> Any:
+        return Items()
+
+    for send in (Items, later):
+        async with tokentape.record_stream(send, text=str) as stream:
+            assert [item async for item in stream] == [1, 2]
+    with tokentape.record_stream(range(3).__iter__, text=str) as stream:
+        assert iter(stream) is stream
+        assert list(stream) == [0, 1, 2]
+    with tokentape.start_llm_stream(model="m") as call:
+        with call.wrap(closing := Closing(), events=lambda item: []) as stream:
+            assert next(stream) == "a"
+            assert stream.response == "theirs"
+        assert closing.closed == 1
+        call.add_token("a")
+        call.usage(output_tokens=1)
+        call.request_id = "req-1"
+        call.finish("stop")
+        assert (call.uid is not None, call.request_id) == (on, "req-1" if on else None)
+
+
+class Items:
+    """An asynchronous stream."""
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+
+class Closing:
+    """A stream of an SDK, with what SDKs add to one."""
+
+    response = "theirs"
+    closed = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("ab")
+
+    def close(self) -> None:
+        self.closed += 1

@@ -78,9 +78,7 @@ def _under_callgrind(folder: Path) -> None:
             pid = os.fork()
             if not pid:
                 if mode == "recorded":
-                    import tokentape
-
-                    tokentape.enable(db=folder / f"{chunks}.db", flush_ms=MINUTES_MS)
+                    tokentape.enable(db=folder / "tape.db", flush_ms=MINUTES_MS)
                 _read(answers, chunks)
                 os._exit(0)  # leaves nothing for the writer to do
             os.waitpid(pid, 0)
