@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 
 import tokentape
 from openai_drivers import ChatDriver
+from tokentape import recording
 from tokentape.clock import Clock
 from tokentape.recorder import active
 from tokentape.store import schema
@@ -67,7 +69,8 @@ async def program(rig: Rig) -> list[Any]:
     dropped = await rig.send()
     seen.append(rig.driver.text(await rig.next(dropped)))
     del dropped
-    # An event loop needs a few turns to close what was dropped.
+    # The SDK's stream is a cycle, and an event loop needs a few turns to close it.
+    gc.collect()
     await asyncio.sleep(0.01)
     return seen + await by_hand(rig.asynchronous)
 

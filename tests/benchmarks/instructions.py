@@ -1,8 +1,8 @@
 """What recording adds in instructions, which repeat on a machine where times do not: real chat chunks, really parsed.
 
 Under callgrind one process imports everything, then forks one child for each measurement. Children differ only in how
-much they read and whether it is recorded, so differences between them are free of everything else. The writer sleeps
-meanwhile: what it does later, it does on its own thread.
+much they read and whether it is recorded, so differences between them are free of everything else. There is no writer:
+what it does, it does on a thread of its own.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 from harness import Row, shown
 
 FEW, MANY = 50, 250
 MODES = ("bare", "recorded")
 LIMIT_PERCENT = 2.0
-MINUTES_MS = 60_000
 
 
 def rows() -> Iterator[Row]:
@@ -43,11 +43,9 @@ def rows() -> Iterator[Row]:
 
 def _start(folder: Path) -> tuple[subprocess.Popen[str], Path]:
     folder.mkdir()
-    command = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/%p", sys.executable, __file__, folder)
+    command = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/%p", sys.executable, __file__)
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
-    process = subprocess.Popen(
-        [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     return process, folder
 
 
@@ -64,10 +62,8 @@ def _counts(process: subprocess.Popen[str], folder: Path) -> dict[tuple[str, int
     return counts
 
 
-def _under_callgrind(folder: Path) -> None:
+def _under_callgrind() -> None:
     import answers
-
-    import tokentape.cli  # whatever recording would import, before the fork
 
     _read(answers, FEW)
     # A full collection of everything that was imported would hide what a chunk takes.
@@ -78,18 +74,27 @@ def _under_callgrind(folder: Path) -> None:
             pid = os.fork()
             if not pid:
                 if mode == "recorded":
-                    tokentape.enable(db=folder / "tape.db", flush_ms=MINUTES_MS)
+                    _record()
                 _read(answers, chunks)
-                os._exit(0)  # leaves nothing for the writer to do
+                os._exit(0)
             os.waitpid(pid, 0)
             print(mode, chunks, pid, flush=True)
 
 
-def _read(answers: object, chunks: int) -> None:
+def _record() -> None:
+    """Connect the adapter to a recorder that nobody empties."""
+    import tokentape_openai
+    from tokentape.recorder import Recorder
+
+    run = SimpleNamespace(uid="run", last_call=None)
+    tokentape_openai.tokentape_install(Recorder(process_run=lambda: run, notify=lambda: None))
+
+
+def _read(answers: ModuleType, chunks: int) -> None:
     with answers.client(chunks) as client:
         for _ in answers.chat(client):
             pass
 
 
 if __name__ == "__main__":
-    _under_callgrind(Path(sys.argv[1]))
+    _under_callgrind()

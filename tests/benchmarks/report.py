@@ -14,8 +14,8 @@ from rich.table import Table
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 INTRODUCTION = """# Performance
 
-What recording costs, as differences to the bare SDK measured in turns within one run (`make bench`): the machine is shared
-and noisy, so a difference says more than a time. Where a limit is missed, the table says so.
+What recording costs, as differences to the bare SDK measured in turns within one run (`make bench`): the machine is
+shared and noisy, so a difference says more than a time. Where a limit is missed, the table says so.
 """
 
 
