@@ -87,7 +87,8 @@ class PatchSet:
             "problem": self.problem,
             "patched": [p.target for p in self._patches if p.in_place and self._active],
             "missing": list(self.missing),
-            "wrapped_over": [p.target for p in self._patches if not p.in_place],
+            # Once undone, what is left of ours is under another tool's, or was when it could not be taken away.
+            "wrapped_over": [p.target for p in self._patches if not (p.in_place and self._active)],
         }
 
     def _is_active(self) -> bool:

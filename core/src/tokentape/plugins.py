@@ -52,6 +52,13 @@ class PluginHost:
             else:
                 self._skip(name, f"no plugin of this name is installed; pip install tokentape-{name}")
 
+    def add(self, plugin: object, name: str, version: str | None = None) -> None:
+        """Register a plugin; one that cannot be is reported as skipped."""
+        try:
+            self.register(plugin, name, version)
+        except Exception as fault:
+            self._skip(name, f"{type(fault).__name__}: {fault}")
+
     def register(self, plugin: object, name: str, version: str | None = None) -> None:
         """Add a plugin object; a name that is already there stays with the plugin that has it.
 
@@ -60,7 +67,13 @@ class PluginHost:
         """
         if self._manager.has_plugin(name):
             return
-        self._manager.register(plugin, name)
+        try:
+            self._manager.register(plugin, name)
+        except Exception:
+            # pluggy keeps the hooks it came to before the one that is wrong.
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
+            raise
         hooks = [caller.name for caller in self._manager.get_hookcallers(plugin) or ()]
         self._reports[name] = PluginReport(name, version, hooks)
         unknown = [hook for hook in hooks if hook not in hookspecs.spec_names()]
@@ -76,10 +89,18 @@ class PluginHost:
         """Whether any plugin implements a hook."""
         return bool(getattr(self._manager.hook, hook).get_hookimpls())
 
-    def each(self, hook: str, **arguments: Any) -> Iterator[tuple[str, Any]]:
-        """Call a hook plugin by plugin, the one registered last first; yields each plugin's name and its result."""
+    def each(self, hook: str, *, only: str | None = None, **arguments: Any) -> Iterator[tuple[str, Any]]:
+        """Call a hook plugin by plugin, the one registered last first; yields each plugin's name and its result.
+
+        Args:
+            hook: which one.
+            only: name of the one plugin to call; None for all.
+            **arguments: those of the hook's specification; an implementation is given the ones it takes.
+        """
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
             name = implementation.plugin_name
+            if only not in (None, name):
+                continue
             try:
                 yield name, implementation.function(*(arguments[a] for a in implementation.argnames))
             except Exception as fault:
@@ -105,9 +126,11 @@ class PluginHost:
 
     def _load_one(self, point: importlib.metadata.EntryPoint) -> None:
         try:
-            self.register(point.load(), point.name, point.dist.version if point.dist else None)
+            plugin = point.load()
         except Exception as fault:
             self._skip(point.name, f"{type(fault).__name__}: {fault}")
+        else:
+            self.add(plugin, point.name, point.dist.version if point.dist else None)
 
     def _skip(self, name: str, reason: str) -> None:
         self._reports[name] = PluginReport(name, None, [], "skipped", reason)

@@ -42,13 +42,14 @@ class _Session:
         self._inherits_run = False
         self.host.load(chosen.plugins)
         for plugin in _registered:
-            self.host.register(plugin, _plugin_name(plugin))
+            self.host.add(plugin, _plugin_name(plugin))
         self.writer = Writer(
             self.host,
             flush_ms=chosen.flush_ms,
             stall_ms=chosen.stall_ms,
             holding=self._is_holding,
             rules=self._rules(),
+            stop_recording=disable,
         )
         self.recorder = Recorder(
             process_run=self._run_of_process,
@@ -66,13 +67,17 @@ class _Session:
     def start(self) -> None:
         """Patch: from here on calls are recorded."""
         recorder.activate(self.recorder)
-        for _, undo in self.host.each("tokentape_install", recorder=self.recorder):
+        self.install()
+
+    def install(self, only: str | None = None) -> None:
+        """Let every plugin, or only the one of this name, connect what it records."""
+        for _, undo in self.host.each("tokentape_install", only=only, recorder=self.recorder):
             if undo is not None:
                 self.undo.append(undo)
 
     def stop(self) -> None:
         """Restore every SDK, end what is still open, write everything, release the database."""
-        for undo in self.undo:
+        for undo in reversed(self.undo):
             with faults.guard("disable", "nothing; an SDK may still be patched"):
                 undo()
         for call in list(self.recorder.open):
@@ -197,12 +202,10 @@ def register(plugin: object) -> None:
         _registered.append(plugin)
         if _session is None:
             return
-        _session.host.register(plugin, _plugin_name(plugin))
+        name = _plugin_name(plugin)
+        _session.host.add(plugin, name)
         _session.recorder.decide_with(_session.host.decide if _session.host.has("tokentape_record") else None)
-        install = getattr(plugin, "tokentape_install", None)
-        undo = install(recorder=_session.recorder) if install is not None else None
-        if undo is not None:
-            _session.undo.append(undo)
+        _session.install(only=name)
 
 
 def status() -> dict[str, Any]:

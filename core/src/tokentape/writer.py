@@ -27,6 +27,8 @@ SLICE_EVENTS: Final = 256
 GIVE_WAY_S: Final = 0.00005
 # How long an idle writer sleeps before it looks again by itself.
 IDLE_S: Final = 5.0
+# How soon a flush tries again while an output holds something back.
+RETRY_S: Final = 0.05
 # Waking up later than this means that the process, or this thread of it, was not running.
 LATE_NS: Final = 100_000_000
 MAX_PROMPT_BYTES: Final = 1_000_000
@@ -52,6 +54,7 @@ class Writer:
         stall_ms: a gap at least this long is a stall.
         holding: whether an output still holds something that it could not write.
         rules: what is a secret.
+        stop_recording: called when a multiprocessing child ends, which is not told by `atexit`.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Writer:
         stall_ms: float,
         holding: Callable[[], bool] = lambda: False,
         rules: Rules = BUILT_IN,
+        stop_recording: Callable[[], object] = lambda: None,
     ) -> None:
         self.recorder: Recorder
         self.latest_ns = 0
@@ -70,6 +74,7 @@ class Writer:
         self._stall_ms = stall_ms
         self._holding = holding
         self._rules = rules
+        self._stop_recording = stop_recording
         self._reset()
 
     def _reset(self) -> None:
@@ -81,7 +86,7 @@ class Writer:
         self._idle = False
         self._stopping = False
         self._rounds_begun = 0
-        self._rounds_ended = 0
+        self._rounds_written = 0
 
     def notify(self) -> None:
         """A call was opened or has ended: start the thread, or wake it if it has gone to sleep."""
@@ -91,24 +96,26 @@ class Writer:
             self._wake.set()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything recorded so far has been handed to the hooks.
+        """Wait until everything recorded so far has been handed to the hooks, and no output holds it back any more.
 
         Args:
             timeout: seconds to wait at the most.
 
         Returns:
-            Whether it was, and no output still holds something back.
+            Whether that came in time.
         """
         if self._thread is None:
             return not self._holding()
         if threading.current_thread() is self._thread:
             return False
+        deadline = time.monotonic() + timeout
         with self._round_done:
             # A round that is under way may have passed by what was just recorded: the next one is the one to wait for.
             wanted = self._rounds_begun + 1
-            self._wake.set()
-            in_time = self._round_done.wait_for(lambda: self._rounds_ended >= wanted, timeout)
-        return in_time and not self._holding()
+            while self._rounds_written < wanted and (left := deadline - time.monotonic()) > 0:
+                self._wake.set()
+                self._round_done.wait(min(left, RETRY_S))
+            return self._rounds_written >= wanted
 
     def stop(self, timeout: float) -> bool:
         """Run a last round and end the thread.
@@ -140,7 +147,7 @@ class Writer:
                 with faults.guard("writer", "what is recorded, unless a thread can be started later"):
                     thread.start()
                     self._thread = thread
-                    _finalize_in_multiprocessing_child(self)
+                    _finalize_in_multiprocessing_child(self._stop_recording)
 
     def _loop(self) -> None:
         while not self._stopping:
@@ -187,7 +194,8 @@ class Writer:
             faults.report("writer", fault, "a batch of events")
         finally:
             with self._round_done:
-                self._rounds_ended = self._rounds_begun
+                if not self._holding():
+                    self._rounds_written = self._rounds_begun
                 self._round_done.notify_all()
 
     def _take_queue(self) -> None:
@@ -327,12 +335,12 @@ def _prompt_json(body: Any) -> str | None:
     return json.dumps({"truncated": True, "bytes": size, "head": "".join(pieces)[:PROMPT_HEAD_CHARS]})
 
 
-def _finalize_in_multiprocessing_child(writer: Writer) -> None:
-    """Flush when a multiprocessing child ends: such a child leaves without `atexit`."""
+def _finalize_in_multiprocessing_child(stop_recording: Callable[[], object]) -> None:
+    """Stop in good order when a multiprocessing child ends: such a child leaves without `atexit`."""
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
         # Registered now, in the child: what was registered before the fork is wiped, and without a priority it never
         # runs.
-        Finalize(None, writer.stop, args=(5.0,), exitpriority=10)
+        Finalize(None, stop_recording, exitpriority=10)

@@ -78,7 +78,7 @@ def _table(calls: Sequence[Mapping[str, Any]], width: int, fills_width: bool) ->
         names = [one_line(call[column] or "") for column in ("model", "text_start")[: 1 + has_text]]
         # Text, so that nothing in it is taken for markup.
         said = map(Text, [*_numbers(call), *names])
-        table.add_row(call["uid"][:digits], _when(call["started_at"]), status, *said)
+        table.add_row(call["uid"][:digits], _when(call["started_at"], has_text), status, *said)
     return table
 
 
@@ -88,12 +88,14 @@ def _numbers(call: Mapping[str, Any]) -> list[str]:
     return ["" if first is None else words.duration(first), words.rate(call) or "", longest]
 
 
-def _when(at: str) -> str:
-    """A time of today as time, of this year as date and time, else as date."""
+def _when(at: str, is_wide: bool) -> str:
+    """A time of today as time, of this year as day and, where there is room, time, else as date."""
     now = datetime.now(UTC)
     if at.startswith(now.date().isoformat()):
         return at[11:19]
-    return f"{at[5:10]} {at[11:19]}" if at.startswith(f"{now.year}-") else at[:10]
+    if not at.startswith(f"{now.year}-"):
+        return at[:10]
+    return f"{at[5:10]} {at[11:19]}" if is_wide else at[5:10]
 
 
 def _distinct(uids: Sequence[str]) -> int:
