@@ -150,7 +150,8 @@ async def test_the_clock_fails_at_one_reading_after_the_other(bench: Rig, caplog
         assert tokentape.flush(5), f"reading {wrong}"
         tokentape.disable()
         readings = clock.readings[True]
-        assert len(fault_lines(caplog)) == 1, f"reading {wrong}: {fault_lines(caplog)}"
+        # How often an event loop is asked for its time varies by one or two.
+        assert len(fault_lines(caplog)) == (wrong < readings), f"reading {wrong}: {fault_lines(caplog)}"
         wrong += 1
     assert wrong > 50
     assert {call["status"] for call in bench.calls()} == set(STATUSES)

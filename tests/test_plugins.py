@@ -16,6 +16,7 @@ import pytest
 import tokentape
 from programs import Program
 from tape_reader import TapeReader
+from tokentape import recording
 from tokentape.plugins import PluginHost
 from tokentape.testing import Finish, ProviderServer, Text, Usage
 
@@ -155,14 +156,11 @@ class Output:
 
 
 @pytest.fixture
-def registered() -> Any:
+def registered(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Registers plugin objects for one test."""
-    from tokentape import recording
-
-    before = list(recording._registered)
+    monkeypatch.setattr(recording, "_registered", [])
     yield tokentape.register
     tokentape.disable()
-    recording._registered[:] = before
 
 
 @pytest.mark.scenario("adapters/Seen by an output")

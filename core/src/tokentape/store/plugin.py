@@ -63,6 +63,7 @@ class SQLiteStore:
         self._runs: dict[str, Run] = {}
         self._live: dict[str, _Live] = {}
         self._dropped_events = 0
+        self._told_events = 0
         self._committer = Committer(self.path, process, busy_ms=self._busy_ms)
 
     @property
@@ -149,10 +150,13 @@ class SQLiteStore:
     def tokentape_flush(self) -> None:
         """Commit everything in one transaction; keep it if that is not possible."""
         self._committer.commit()
+        if not self.is_holding:
+            self._tell_dropped()
 
     @hookimpl
     def tokentape_shutdown(self) -> None:
         """Close the tape; what could not be written until now is lost."""
+        self._tell_dropped()
         if self.pending_events:
             logger.warning("%s: %d token events could not be written and are lost.", self.path, self.pending_events)
         self._committer.close()
@@ -181,6 +185,17 @@ class SQLiteStore:
             operation = self._add("token events", partial(writes.add_events, call=call, run=live.run, events=events))
             live.held = operation, events, self._committer.round
         return live.held[0], live.held[1]
+
+    def _tell_dropped(self) -> None:
+        """Say once, when the buffer has emptied, how much did not fit into it."""
+        untold, self._told_events = self._dropped_events - self._told_events, self._dropped_events
+        if untold:
+            logger.warning(
+                "%s: %d token events were dropped, because only %d (max_buffer) are held while it cannot be written.",
+                self.path,
+                untold,
+                self._max_buffer,
+            )
 
     def _add(self, what: str, write: Write) -> Operation:
         operation = Operation(write, what)

@@ -1,0 +1,414 @@
+"""The SDK is patched once in whatever order things happen, and left as it was found."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import openai
+import pytest
+from openai import _base_client, _streaming
+
+import tokentape
+from openai_surfaces import chat, client_for, drain, use
+from programs import Program
+from tape_reader import TapeReader
+from tokentape import patching, recording
+from tokentape.patching import PatchSet, patch_when_imported
+from tokentape.testing import Finish, ProviderServer, Script, Text
+from tokentape.testing.rig import resolved
+
+SEAMS = {
+    "openai._base_client.SyncAPIClient.request",
+    "openai._base_client.AsyncAPIClient.request",
+    "openai._base_client.BaseClient._build_request",
+    "openai._base_client.SyncAPIClient._process_response",
+    "openai._base_client.AsyncAPIClient._process_response",
+    "openai._base_client.BaseClient._should_retry",
+    "openai.Stream.__stream__",
+    "openai.AsyncStream.__stream__",
+}
+ANSWER = Script([Text("Hel"), Text("lo"), Finish("stop")], repeat=True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Sets that had to stay, because another tool was on top, go with the test."""
+    yield
+    tokentape.disable()
+    patching._sets.clear()
+
+
+def attributes() -> dict[tuple[type, str], Any]:
+    """Everything that the classes of the SDK's two modules hold."""
+    found = [value for module in (_base_client, _streaming) for value in vars(module).values()]
+    classes = {value for value in found if isinstance(value, type) and value.__module__.startswith("openai")}
+    return {(owner, name): value for owner in classes for name, value in vars(owner).items()}
+
+
+def changed(before: dict[tuple[type, str], Any]) -> set[str]:
+    return {
+        f"{owner.__module__}.{owner.__qualname__}.{name}"
+        for (owner, name), value in attributes().items()
+        if value is not before[owner, name]
+    }
+
+
+def read(server: ProviderServer, asynchronous: bool = False) -> None:
+    server.add(ANSWER)
+
+    async def ask(client: Any) -> None:
+        assert len(await drain(await resolved(chat(client.chat.completions.create)))) == 3
+
+    use(client_for(server, asynchronous), ask)
+
+
+ORDERS = {
+    "SDK, client, recording": "sdk client on",
+    "SDK, client, recording twice": "sdk client on on",
+    "SDK, recording, client": "sdk on client",
+    "recording, SDK, client": "on sdk client",
+    "recording twice, SDK, client": "on on sdk client",
+    "recording, SDK, recording, client": "on sdk on client",
+    "on, off, SDK, on, client": "on off sdk on client",
+    "on, off, on, SDK, client": "on off on sdk client",
+    "SDK, on, off, client, on": "sdk on off client on",
+}
+ORDERED = """
+import asyncio, os, sys
+import tokentape
+
+def on():
+    tokentape.enable()
+
+def off():
+    tokentape.disable()
+
+def sdk():
+    global openai
+    assert "openai" not in sys.modules
+    import openai
+
+def client():
+    global clients
+    clients = [kind(base_url=os.environ["SERVER"], api_key="none") for kind in (openai.OpenAI, openai.AsyncOpenAI)]
+    # Cached on the client with the first access, as programs have it that keep a bound method.
+    global creates
+    creates = [client.chat.completions.create for client in clients]
+
+for step in sys.argv[1].split():
+    globals()[step]()
+
+asked = {"model": "gpt-x", "messages": [], "stream": True}
+for chunk in creates[0](**asked):
+    pass
+
+async def read():
+    async for chunk in await creates[1](**asked):
+        pass
+
+asyncio.run(read())
+"""
+
+
+@pytest.mark.scenario("adapters/Any order")
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_in_any_order_each_chunk_is_recorded_once(order: str, server: ProviderServer, tmp_path: Path) -> None:
+    server.add(ANSWER)
+    program = Program(tmp_path, f"import sys\nsys.argv.append({order!r})\n{ORDERED}", server=server.url)
+    done = program.run()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    calls = program.rows("select status, chunk_count, event_count from llm_calls")
+    assert calls == [{"status": "completed", "chunk_count": 3, "event_count": 2}] * 2
+    rows = program.rows("select token from llm_tokens order by call_id, token_index")
+    assert [row["token"] for row in rows] == ["Hel", "lo"] * 2
+
+
+@pytest.mark.scenario("adapters/Restored by identity")
+def test_disable_puts_back_the_very_objects(server: ProviderServer, tmp_path: Path) -> None:
+    before = attributes()
+    for _ in range(3):
+        tokentape.enable(db=tmp_path / "tape.db")
+        assert changed(before) == SEAMS
+        assert set(tokentape.status()["patches"][0]["patched"]) == SEAMS
+        tokentape.enable()
+        assert set(tokentape.status()["patches"][0]["patched"]) == SEAMS
+        tokentape.disable()
+        assert changed(before) == set()
+        assert tokentape.status()["patches"] == []
+    read(server)
+    read(server, asynchronous=True)
+    assert TapeReader(tmp_path / "tape.db").calls() == []
+
+
+@pytest.mark.scenario("adapters/Restored by identity")
+def test_a_stream_that_is_open_when_recording_stops_goes_on(server: ProviderServer, tape: TapeReader) -> None:
+    server.add([Text("Hel"), Text("lo"), Finish("stop")])
+    with openai.OpenAI(base_url=server.url, api_key="none") as client:
+        stream = chat(client.chat.completions.create)
+        assert next(stream).choices[0].delta.content == "Hel"
+        tokentape.disable()
+        assert [chunk.choices[0].delta.content for chunk in stream] == ["lo", None]
+    assert (tape.call()["status"], tape.text()) == ("abandoned", "Hel")
+
+
+def test_what_is_patched_looks_as_before() -> None:
+    def look() -> dict[str, Any]:
+        return {seam: traits(seam) for seam in SEAMS}
+
+    def traits(seam: str) -> Any:
+        module, owner, name = seam.rsplit(".", 2)
+        value = getattr(getattr(sys.modules[module], owner), name)
+        kinds = (
+            inspect.isfunction,
+            inspect.iscoroutinefunction,
+            inspect.isgeneratorfunction,
+            inspect.isasyncgenfunction,
+        )
+        return (
+            value.__name__,
+            value.__qualname__,
+            value.__doc__,
+            inspect.signature(value),
+            [kind(value) for kind in kinds],
+        )
+
+    before = look()
+    tokentape.enable(db="none")
+    assert look() == before
+
+
+class Tool:
+    """Another tool, which replaces a method and calls what it found."""
+
+    def __init__(self, owner: type, name: str) -> None:
+        self.hits = 0
+        self._owner, self._name = owner, name
+        self.found = found = vars(owner)[name]
+
+        def patch(instance: Any, *args: Any, **kwargs: Any) -> Any:
+            self.hits += 1
+            return found.__get__(instance)(*args, **kwargs)
+
+        self.patch = patch
+        setattr(owner, name, patch)
+
+    def undo(self) -> None:
+        setattr(self._owner, self._name, self.found)
+
+
+# Each method with whether it is the asynchronous client that calls it.
+BOTH_TOUCH = [
+    (_base_client.SyncAPIClient, "request", False),
+    (_base_client.AsyncAPIClient, "request", True),
+    (_base_client.BaseClient, "_build_request", False),
+    (_base_client.AsyncAPIClient, "_process_response", True),
+    (_streaming.Stream, "__stream__", False),
+    (_streaming.AsyncStream, "__stream__", True),
+]
+tools = pytest.mark.parametrize(
+    ("owner", "name", "asynchronous"), BOTH_TOUCH, ids=lambda value: getattr(value, "__name__", None)
+)
+
+
+@tools
+@pytest.mark.scenario("adapters/Another tool on top")
+def test_another_tools_patch_on_top_of_ours_stays(
+    owner: type, name: str, asynchronous: bool, server: ProviderServer, tmp_path: Path
+) -> None:
+    before = attributes()
+    target = f"{owner.__module__}.{owner.__qualname__}.{name}"
+    tape = TapeReader(tmp_path / "tape.db")
+    tokentape.enable(db=tape.path)
+    tool = Tool(owner, name)
+    try:
+        assert tokentape.status()["patches"][0]["wrapped_over"] == [target]
+        read(server, asynchronous)
+        assert (tool.hits, len(tape.calls()), tape.text()) == (1, 1, "Hello")
+
+        tokentape.disable()
+        assert vars(owner)[name] is tool.patch
+        assert changed(before) == {target}
+        read(server, asynchronous)
+        assert (tool.hits, len(tape.calls())) == (2, 1)
+        assert pass_throughs() == [[target]]
+
+        tokentape.enable(db=tape.path)
+        read(server, asynchronous)
+        assert (tool.hits, len(tape.calls()), tape.text()) == (3, 2, "HelloHello")
+        tokentape.disable()
+        assert vars(owner)[name] is tool.patch
+
+        # Without the tool ours is what the SDK calls, and still does nothing.
+        tool.undo()
+        read(server, asynchronous)
+        assert (tool.hits, len(tape.calls())) == (3, 2)
+        assert pass_throughs() == [[target]]
+    finally:
+        setattr(owner, name, before[owner, name])
+
+
+def pass_throughs() -> list[list[str]]:
+    return [patches["wrapped_over"] for patches in tokentape.status()["patches"]]
+
+
+@tools
+@pytest.mark.scenario("adapters/Restored by identity")
+def test_another_tools_patch_below_ours_is_put_back(
+    owner: type, name: str, asynchronous: bool, server: ProviderServer, tmp_path: Path
+) -> None:
+    tape = TapeReader(tmp_path / "tape.db")
+    tool = Tool(owner, name)
+    try:
+        tokentape.enable(db=tape.path)
+        read(server, asynchronous)
+        assert (tool.hits, len(tape.calls()), tape.text()) == (1, 1, "Hello")
+        tokentape.disable()
+        assert vars(owner)[name] is tool.patch
+        read(server, asynchronous)
+        assert (tool.hits, len(tape.calls())) == (2, 1)
+    finally:
+        tool.undo()
+
+
+@pytest.mark.scenario("adapters/Seam missing")
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (_base_client.AsyncAPIClient, "request"),
+        (_base_client.AsyncAPIClient, "_process_response"),
+        (_streaming.AsyncStream, "__stream__"),
+        (_streaming, "AsyncStream"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_a_missing_method_is_named_and_the_others_are_patched(
+    owner: Any, name: str, server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(owner, name)
+    tokentape.enable(db=tmp_path / "tape.db")
+    (patches,) = tokentape.status()["patches"]
+    (missing,) = patches["missing"]
+    # The SDK gives its public classes another module's name than that of the module they are looked for in.
+    (seam,) = {seam for seam in SEAMS if seam == missing.replace("openai._streaming.", "openai.")}
+    assert set(patches["patched"]) == SEAMS - {seam}
+    assert (patches["problem"], patches["wrapped_over"]) == (None, [])
+    read(server)
+    assert TapeReader(tmp_path / "tape.db").text() == "Hello"
+    tokentape.disable()
+    assert tokentape.status()["patches"] == []
+
+
+@pytest.mark.scenario("adapters/Seam missing")
+def test_without_the_seam_of_streams_there_is_still_a_row(
+    server: ProviderServer, tape: TapeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`__stream__` is there under another name in some later release: requests are seen, what they stream is not."""
+    tokentape.disable()
+
+    class Renamed(openai.Stream[Any]):
+        pass
+
+    monkeypatch.setattr(_streaming, "Stream", Renamed)
+    tokentape.enable(db=tape.path)
+    assert tokentape.status()["patches"][0]["missing"] == ["openai._streaming.Stream.__stream__"]
+    read(server)
+    assert (tape.call()["http_status"], tape.call()["event_count"]) == (200, 0)
+    assert tape.call()["status"] != "running"
+
+
+@pytest.fixture
+def acme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A made-up SDK that nobody has imported."""
+    # Of another name for each test: what was imported once is not imported anew.
+    name = f"acme_sdk_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text('__version__ = "1.5"\nclass Client:\n    def ask(self): return "answer"\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    yield name
+    sys.modules.pop(name, None)
+
+
+def answer(acme: str) -> str:
+    """Import the SDK, if that has not been done, and use it."""
+    return importlib.import_module(acme).Client().ask()
+
+
+def test_an_adapter_that_fails_to_patch_costs_the_program_nothing(
+    acme: str, lenient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def patch(patches: PatchSet, module: ModuleType) -> None:
+        raise AttributeError("Client has moved")
+
+    undo = patch_when_imported("acme", acme, ">=1,<2", patch)
+    assert answer(acme) == "answer"
+    (report,) = patching.reports()
+    assert (report["sdk"], report["problem"], report["patched"]) == (f"{acme} 1.5", "Client has moved", [])
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"acme adapter failed (AttributeError: Client has moved); lost: everything that {acme} streams. "
+        "The program is not affected."
+    )
+    undo()
+    assert patching.reports() == []
+
+
+def test_an_sdk_imported_after_recording_stopped_is_left_alone(acme: str) -> None:
+    def patch(patches: PatchSet, module: ModuleType) -> None:
+        raise AssertionError("recording is off")
+
+    patch_when_imported("acme", acme, ">=1,<2", patch)()
+    assert answer(acme) == "answer"
+    assert patching.reports() == []
+
+
+def test_two_adapters_of_one_sdk_are_undone_each_by_itself(acme: str) -> None:
+    def shout(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        return wrapped(*args, **kwargs).upper()
+
+    def twice(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        return wrapped(*args, **kwargs) * 2
+
+    first = patch_when_imported("first", acme, ">=1", lambda patches, module: patches.wrap(module, "Client.ask", shout))
+    second = patch_when_imported(
+        "second", acme, ">=1", lambda patches, module: patches.wrap(module, "Client.ask", twice)
+    )
+    assert answer(acme) == "ANSWERANSWER"
+    first()
+    assert answer(acme) == "answeranswer"
+    second()
+    assert answer(acme) == "answer"
+
+
+@pytest.mark.scenario("adapters/Restored by identity")
+def test_two_plugins_on_one_method_are_both_gone_when_recording_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plugin:
+        @tokentape.hookimpl
+        def tokentape_install(self) -> Any:
+            patches = PatchSet("acme", "openai")
+            patches.wrap(_streaming, "Stream.__stream__", lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs))
+            return patches.undo
+
+    monkeypatch.setattr(recording, "_registered", [Plugin(), Plugin()])
+    before = attributes()
+    tokentape.enable(db="none")
+    tokentape.disable()
+    assert changed(before) == set()
+
+
+def test_nothing_is_patched_before_recording_is_on(tmp_path: Path) -> None:
+    code = """
+        import openai, tokentape
+        from openai import _base_client, _streaming
+        for owner, name in [(_base_client.SyncAPIClient, "request"), (_streaming.Stream, "__stream__")]:
+            print(type(vars(owner)[name]).__name__)
+        import threading
+        print(threading.active_count())
+    """
+    done = Program(tmp_path, code).run()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "function\nfunction\n1\n", "")
+    assert not (tmp_path / "tape.db").exists()
