@@ -1,4 +1,4 @@
-"""The numbers of whole calls as they stand on the tape: real SDK streams at a true pace, and iterators on a slow clock."""
+"""The numbers of whole calls as they stand on the tape: SDK streams at a true pace, and iterators on a slow clock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_times_are_those_that_the_program_measures(
         seen.append(time.perf_counter() * 1000)
         if chunk.choices[0].delta.content == "c":
             taken.set()
-        await asyncio.sleep(0.1) if asynchronous else time.sleep(0.1)
+        await asyncio.sleep(0.1) if asynchronous else time.sleep(0.1)  # noqa: ASYNC251
 
     async def measure(client: Any) -> None:
         seen.append(time.perf_counter() * 1000)
@@ -170,7 +171,7 @@ def test_times_are_those_that_the_program_measures(
     use(client_for(server, asynchronous), measure)
     call = tape.call()
     arrivals = [at - seen[0] for at in seen[1:6]]
-    gaps = [later - earlier for earlier, later in zip(arrivals, arrivals[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(arrivals)]
     assert call["first_token_latency_ms"] >= 300
     assert call["inter_chunk_max_ms"] >= 490
     assert call["hold_ms"] >= 400
