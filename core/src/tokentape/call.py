@@ -181,6 +181,11 @@ class CallRecorder:
         """Whether the call has not ended yet."""
         return bool(self._once)
 
+    @property
+    def takes_children(self) -> bool:
+        """Whether a request sent here is this framework call's own; once it has begun to answer, it is the program's."""
+        return self.is_open and self.first_ns is None
+
     def part(
         self,
         kind: Kind,

@@ -116,7 +116,7 @@ class Recorder:
         return Call(
             uid=uid,
             run_uid=run_uid,
-            parent_uid=parent.uid if parent is not None and parent.is_open else None,
+            parent_uid=parent.uid if parent is not None and parent.takes_children else None,
             layer=request.layer,
             adapter=request.adapter,
             provider=request.provider,
