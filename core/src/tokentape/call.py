@@ -183,7 +183,7 @@ class CallRecorder:
 
     @property
     def takes_children(self) -> bool:
-        """Whether a request sent here is this framework call's own; once it has begun to answer, it is the program's."""
+        """Whether a request sent here is this framework call's; once it has begun to answer, it is the program's."""
         return self.is_open and self.first_ns is None
 
     def part(
