@@ -1,0 +1,87 @@
+"""The page about hooks is complete, and each hook is called where the page says."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tokentape
+from headings import headings, section, signature
+from tokentape import hookspecs, models, recording
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "hooks.md"
+ON_WRITER = {
+    "tokentape_run_started",
+    "tokentape_call_started",
+    "tokentape_tokens",
+    "tokentape_call_finished",
+    "tokentape_mark",
+    "tokentape_run_finished",
+    "tokentape_flush",
+}
+IN_PROGRAM = {"tokentape_install", "tokentape_record", "tokentape_redactors", "tokentape_shutdown"}
+GIVEN = ("Run", "Call", "FinishedCall", "TokenBatch", "Token", "Part", "Usage", "Stall", "Mark")
+
+
+def test_the_page_has_each_hook_with_its_arguments() -> None:
+    named = [heading for heading in headings(PAGE) if heading.startswith("tokentape_")]
+    assert named == [signature(getattr(hookspecs, name)) for name in hookspecs.spec_names()]
+
+
+@pytest.mark.parametrize("name", hookspecs.spec_names())
+def test_the_example_of_a_hook_implements_it_and_shows_what_it_does(name: str) -> None:
+    text = section(PAGE, signature(getattr(hookspecs, name)))
+    assert re.search(rf"@tokentape\.hookimpl\n +def {name}\(", text)
+    assert "```text\n" in text
+    assert "If it raises" in text
+
+
+def test_the_page_lists_the_fields_of_what_hooks_are_given() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", section(PAGE, "What hooks are given"), re.MULTILINE)
+    assert {name: re.findall(r"`(\w+)`", listed) for name, listed in rows} == {name: own_fields(name) for name in GIVEN}
+
+
+def own_fields(name: str) -> list[str]:
+    """Fields of a value that those it is made from do not have."""
+    value: Any = getattr(models, name)
+    if not is_dataclass(value):
+        return list(value._fields)
+    inherited = {field.name for base in value.__mro__[1:] if is_dataclass(base) for field in fields(base)}
+    return [field.name for field in fields(value) if field.name not in inherited]
+
+
+class Where:
+    """Notes on which thread each hook was called."""
+
+    def __init__(self) -> None:
+        self.threads: dict[str, set[str]] = {}
+
+
+def _noting(name: str) -> Any:
+    def note(self: Where) -> Any:
+        self.threads.setdefault(name, set()).add(threading.current_thread().name)
+        return () if name == "tokentape_redactors" else None
+
+    note.__name__ = name
+    return tokentape.hookimpl(note)
+
+
+for _name in hookspecs.spec_names():
+    setattr(Where, _name, _noting(_name))
+
+
+def test_each_hook_is_called_on_the_thread_that_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = Where()
+    monkeypatch.setattr(recording, "_registered", [where])
+    tokentape.enable(db="none")
+    with tokentape.run("outer"), tokentape.mark("search"), tokentape.start_llm_stream(model="m") as stream:
+        stream.add_token("Hel")
+    tokentape.disable()
+    here = threading.current_thread().name
+    assert where.threads == {**dict.fromkeys(ON_WRITER, {"tokentape-writer"}), **dict.fromkeys(IN_PROGRAM, {here})}
+    assert {*ON_WRITER, *IN_PROGRAM, "tokentape_register_commands"} == {*hookspecs.spec_names()}
