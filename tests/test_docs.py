@@ -1,4 +1,4 @@
-"""Every Python block in README and docs runs and prints what stands below it; links lead somewhere; pages are up to date."""
+"""Python blocks of the documentation run and print what stands below them, links lead somewhere, pages are current."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+import make_cli_page
 import make_schema_page
+from headings import headings
+from tokentape.cli import cli
 from tokentape.testing import Finish, ProviderServer, Script, Text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,3 +69,17 @@ def test_the_schema_page_is_up_to_date() -> None:
     assert make_schema_page.PAGE.read_text(encoding="utf-8") == make_schema_page.page(), (
         "docs/schema.md is old: python tests/make_schema_page.py"
     )
+
+
+def test_the_page_of_commands_is_up_to_date() -> None:
+    old, new = (
+        make_cli_page.comparable(page) for page in (make_cli_page.PAGE.read_text("utf-8"), make_cli_page.page())
+    )
+    assert old == new, "docs/cli.md is old: python tests/make_cli_page.py"
+
+
+def test_the_page_of_commands_has_each_with_its_help() -> None:
+    commands = ["tokentape", *(f"tokentape {name}" for name in cli.list_commands(click.Context(cli)))]
+    assert sorted(headings(make_cli_page.PAGE)) == sorted(["For all of them", *commands])
+    shown = [command for command, _ in make_cli_page.BLOCK.findall(make_cli_page.PAGE.read_text("utf-8"))]
+    assert {f"{command} --help" for command in commands} <= set(shown)

@@ -83,5 +83,6 @@ def test_each_hook_is_called_on_the_thread_that_the_page_says(monkeypatch: pytes
         stream.add_token("Hel")
     tokentape.disable()
     here = threading.current_thread().name
-    assert where.threads == {**dict.fromkeys(ON_WRITER, {"tokentape-writer"}), **dict.fromkeys(IN_PROGRAM, {here})}
+    expected = {name: {"tokentape-writer"} for name in ON_WRITER} | {name: {here} for name in IN_PROGRAM}
+    assert where.threads == expected
     assert {*ON_WRITER, *IN_PROGRAM, "tokentape_register_commands"} == {*hookspecs.spec_names()}

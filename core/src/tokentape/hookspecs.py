@@ -1,8 +1,8 @@
 """The hooks: where adapters connect a framework, and where outputs receive what was recorded.
 
-What was recorded is handed over on the writer thread, in batches, never inside the loop that reads a stream. A hook that
-raises is named once in the log and in `tokentape.status()`; the other plugins go on. An implementation may take fewer
-arguments than its specification. `docs/hooks.md` has an example of each.
+What was recorded is handed over on the writer thread, in batches, never inside the loop that reads a stream. A hook
+that raises is named once in the log and in `tokentape.status()`; the other plugins go on. An implementation may take
+fewer arguments than its specification. `docs/hooks.md` has an example of each.
 """
 
 from __future__ import annotations
