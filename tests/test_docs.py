@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import make_cli_page
 import make_schema_page
 from headings import headings
+from tokentape import settings
 from tokentape.cli import cli
 from tokentape.testing import Finish, ProviderServer, Script, Text
 
@@ -83,3 +85,21 @@ def test_the_page_of_commands_has_each_with_its_help() -> None:
     assert sorted(headings(make_cli_page.PAGE)) == sorted(["For all of them", *commands])
     shown = [command for command, _ in make_cli_page.BLOCK.findall(make_cli_page.PAGE.read_text("utf-8"))]
     assert {f"{command} --help" for command in commands} <= set(shown)
+
+
+def test_the_numbers_of_how_it_works_are_those_of_the_code() -> None:
+    page = (ROOT / "docs" / "how-it-works.md").read_text("utf-8")
+    rows = re.findall(r"^\|[^|]*\| ([\d.]+)(?: (ms|s))? \| `([\w.]+)` \|$", page, re.MULTILINE)
+    assert len(rows) == 8
+    assert [where for said, unit, where in rows if float(said) != pytest.approx(value(where, unit))] == []
+
+
+def value(name: str, unit: str) -> float:
+    """A default of a setting or a constant of a module, in the unit of the page."""
+    module, _, constant = name.rpartition(".")
+    if not module:
+        return float(getattr(settings.Settings(db=None), name))
+    found = getattr(importlib.import_module(module), constant)
+    return float(
+        found * {"_S": 1e3, "_NS": 1e-6}.get(re.sub(r".*(?=_)", "", constant), 1) * (1e-3 if unit == "s" else 1)
+    )
