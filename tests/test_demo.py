@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 import tokentape
 from tokentape import settings
 from tokentape.cli import cli
+from tokentape.cli.demo import _next_steps
 
 PROGRAM = (sys.executable, "-c", "from tokentape.cli import main; main()")
 SCRIPTS = sysconfig.get_path("scripts")
@@ -176,6 +177,12 @@ def test_each_proposed_command_works(played: Played) -> None:
         )
         assert (done.returncode, done.stderr) == (0, ""), command
         assert "demo-stall" in done.stdout, command
+
+
+def test_what_is_not_installed_is_proposed_in_a_version_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    (*_, line) = _next_steps(Path("demo.db"), [{"uid": "U", "scene": "stall"}])
+    assert line == f"{SCRIPTS}/pip install 'datasette<1' && {SCRIPTS}/datasette demo.db"
 
 
 @pytest.mark.scenario("cli/Demo apart from the user's tape")
