@@ -75,14 +75,49 @@ for _name in hookspecs.spec_names():
     setattr(Where, _name, _noting(_name))
 
 
-def test_each_hook_is_called_on_the_thread_that_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    where = Where()
-    monkeypatch.setattr(recording, "_registered", [where])
-    tokentape.enable(db="none")
+def record(monkeypatch: pytest.MonkeyPatch, *plugins: object) -> dict[str, Any]:
+    """Let a program meet every hook; the status before recording stopped."""
+    monkeypatch.setattr(recording, "_registered", list(plugins))
+    tokentape.enable(db="none", plugins=())
     with tokentape.run("outer"), tokentape.mark("search"), tokentape.start_llm_stream(model="m") as stream:
         stream.add_token("Hel")
+    assert tokentape.flush(10)
+    status = tokentape.status()
     tokentape.disable()
+    return status
+
+
+def test_each_hook_is_called_on_the_thread_that_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = Where()
+    record(monkeypatch, where)
     here = threading.current_thread().name
     expected = {name: {"tokentape-writer"} for name in ON_WRITER} | {name: {here} for name in IN_PROGRAM}
     assert where.threads == expected
     assert {*ON_WRITER, *IN_PROGRAM, "tokentape_register_commands"} == {*hookspecs.spec_names()}
+
+
+@pytest.mark.parametrize("name", sorted((ON_WRITER | IN_PROGRAM) - {"tokentape_shutdown"}))
+@pytest.mark.usefixtures("lenient")
+def test_a_hook_that_raises_is_named_and_the_other_plugins_go_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise OSError("no room")
+
+    fail.__name__ = name
+    first, last, broken = Where(), Where(), type("Broken", (), {name: tokentape.hookimpl(fail)})()
+    status = record(monkeypatch, first, broken, last)
+    assert set(first.threads) == set(last.threads) == ON_WRITER | IN_PROGRAM
+    states = {plugin["name"].partition("-")[0]: (plugin["state"], plugin["reason"]) for plugin in status["plugins"]}
+    assert states == {"Broken": ("failed", f"{name}: OSError: no room"), "Where": ("active", None)}
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_shutdown_that_raises_keeps_no_other_plugin_from_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        @tokentape.hookimpl
+        def tokentape_shutdown(self) -> None:
+            raise OSError("no room")
+
+    first, last = Where(), Where()
+    record(monkeypatch, first, Broken(), last)
+    assert "tokentape_shutdown" in first.threads
+    assert "tokentape_shutdown" in last.threads

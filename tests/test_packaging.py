@@ -122,6 +122,13 @@ def test_the_module_and_the_distribution_have_one_version(folder: Path) -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [PROJECTS[folder]["project"]["version"]]
 
 
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_changelog_has_an_entry_for_the_version(folder: Path) -> None:
+    project = PROJECTS[folder]["project"]
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert [line for line in headings if re.search(rf"\b{project['name']} {re.escape(project['version'])}\b", line)]
+
+
 def test_the_adapter_supports_the_sdk_it_asks_for() -> None:
     project = PROJECTS[ROOT / "adapters" / "openai"]["project"]
     text = (ROOT / "adapters" / "openai" / "src" / "tokentape_openai" / "__init__.py").read_text("utf-8")
