@@ -81,11 +81,10 @@ def describe(client: Any, options: Any, streaming: bool) -> Request | None:
     body = _body(options)
     host = getattr(getattr(client, "base_url", None), "host", None) or None
     choices = body.get("n")
-    kind: type[object] = type(client)
     return Request(
         adapter="openai",
         operation=operation,
-        provider=_provider(kind, host),
+        provider=_provider(type(client), host),  # type: ignore[arg-type]  # it can be hashed, as every class can
         model=_text(body.get("model")),
         server_address=host,
         streaming=streaming,
