@@ -23,6 +23,7 @@ from tokentape.models import Call, FinishedCall, Mark, Run, TokenBatch
 from tokentape.recorder import active
 from tokentape.testing import Finish, Text, WaitFor
 from tokentape.testing.rig import Rig
+from tokentape.writer import SLICE_EVENTS
 
 LOCK = """
 import sqlite3, sys
@@ -335,7 +336,7 @@ def test_a_batch_is_never_one_token(tmp_path: Path) -> None:
         tokentape.disable()
     sizes = [len(value) for what, value in witness.seen if what == "tokens"]
     assert sum(sizes) == 2000
-    assert len(sizes) <= 12
+    assert len(sizes) <= 2000 / SLICE_EVENTS + 2
 
 
 def test_the_thread_sleeps_while_nothing_is_recorded(tape: TapeReader) -> None:

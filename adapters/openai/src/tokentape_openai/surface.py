@@ -33,17 +33,19 @@ _BODIES: Final = {
     "responses": responses.read_body,
 }
 
-_SCALARS: Final = (
-    "model",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "n",
-    "seed",
-    "stream",
-    "reasoning_effort",
+_SCALARS: Final = frozenset(
+    {
+        "model",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n",
+        "seed",
+        "stream",
+        "reasoning_effort",
+    }
 )
 _HEADERS: Final = frozenset({"openai-processing-ms", "retry-after", "retry-after-ms"})
 
@@ -129,12 +131,12 @@ def _operation(method: str, url: str, streaming: bool) -> str | None:
 def _body(options: Any) -> dict[str, Any]:
     """The request's JSON as it will be sent: `extra_body` is merged in only after this point."""
     json_data, extra = options.json_data, getattr(options, "extra_json", None)
-    body = dict(json_data) if isinstance(json_data, Mapping) else {}
-    return {**body, **extra} if isinstance(extra, Mapping) else body
+    body = json_data if isinstance(json_data, dict) else {}
+    return {**body, **extra} if extra and isinstance(extra, Mapping) else body
 
 
 def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
-    scalars = {name: body[name] for name in _SCALARS if isinstance(body.get(name), (str, int, float, bool))}
+    scalars = {n: v for n, v in body.items() if n in _SCALARS and isinstance(v, (str, int, float, bool))}
     reasoning = body.get("reasoning")
     if isinstance(reasoning, Mapping) and isinstance(reasoning.get("effort"), str):
         scalars["reasoning_effort"] = reasoning["effort"]
