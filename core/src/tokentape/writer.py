@@ -24,7 +24,7 @@ from .recorder import Recorder
 from .redaction import BUILT_IN, CallRedactor, Rules, redact_json
 
 # As many events as can be taken apart and redacted in a fifth of a millisecond, for which chunks may have to wait.
-SLICE_EVENTS: Final = 96
+SLICE_EVENTS: Final = 128
 # How long an idle writer sleeps before it looks again by itself.
 IDLE_S: Final = 5.0
 # How soon a flush tries again while an output holds something back.
@@ -204,6 +204,7 @@ class Writer:
             what, value = queue.popleft()
             with faults.guard("writer", f"a {what} event"):
                 self._hand_over(what, value)
+            give_way()
 
     def _hand_over(self, what: str, value: CallRecorder | Run | Mark) -> None:
         if isinstance(value, CallRecorder):
@@ -227,7 +228,6 @@ class Writer:
         self._take_events(recorded, live)
         if live.redactor is not None:
             self._tokens(live, live.redactor.finish())
-        give_way()
         call = finished(live.call, recorded, live.seen, self._stall_ms)
         if call.error_message and call.content_level == "redacted":
             call = replace(call, error_message=self._mask(call.error_message))
