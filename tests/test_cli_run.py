@@ -254,7 +254,7 @@ def test_sdk_without_an_adapter_is_named_with_its_extra(run: Runner) -> None:
     run.write("openai.py", "__version__ = '3.0'")
     run.write("app.py", "import openai, subprocess, sys\nsubprocess.run([sys.executable, '-c', 'import openai'])")
     program = run("app.py", TOKENTAPE_PLUGINS="")
-    summary, note = program.stderr.splitlines()
+    note, summary = program.stderr.splitlines()
     assert summary == "0 calls. Next: tokentape status"
     assert note == 'tokentape: openai was used, but not recorded; pip install "tokentape[openai]"'
 
@@ -265,7 +265,7 @@ def test_sdk_with_an_adapter_is_not_named_when_the_program_stops_recording_itsel
 
 
 def test_program_that_no_python_ran_for_is_told(run: Runner) -> None:
-    summary, note = run("true").stderr.splitlines()
+    note, summary = run("true").stderr.splitlines()
     assert summary == "0 calls. Next: tokentape status"
     assert note.startswith("tokentape: no Python process could be recorded")
 
@@ -358,7 +358,7 @@ def test_child_of_another_environment_runs_and_is_named_at_the_end(run: Runner, 
     run.write("app.py", f"import subprocess\nsubprocess.run([{str(foreign / 'bin' / 'python')!r}, '-c', 'print(7)'])")
     program = run("app.py")
     assert program.stdout == "7\n"
-    summary, note = program.stderr.splitlines()
+    note, summary = program.stderr.splitlines()
     assert summary == "0 calls. Next: tokentape status"
     assert str(foreign / "bin" / "python") in note
     assert "-m pip install tokentape" in note

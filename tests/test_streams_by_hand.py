@@ -143,6 +143,36 @@ def test_an_unknown_kind_is_refused_also_while_off() -> None:
         stream.add_token("a", kind="word")  # type: ignore[arg-type]
 
 
+def test_what_could_not_be_written_is_refused_where_the_mistake_is() -> None:
+    for mistake, message in (
+        (lambda: tokentape.start_llm_stream(model={"a": 1}), "model: expected str, got dict"),  # type: ignore[arg-type]
+        (lambda: tokentape.start_llm_stream().add_token(5), "text: expected str, got int"),  # type: ignore[arg-type]
+        (lambda: tokentape.start_llm_stream().usage(output_tokens="x"), "output_tokens: expected int, got str"),  # type: ignore[arg-type]
+        (lambda: tokentape.start_llm_stream().finish(7), "reason: expected str, got int"),  # type: ignore[arg-type]
+        (lambda: tokentape.record_stream(iter(()), text=str), "takes a function"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match=message):
+            mistake()
+
+
+@pytest.mark.parametrize("said", [("content", "a"), ("text", 5)])
+def test_chunks_told_wrongly_cost_their_events_and_nothing_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, said: Any
+) -> None:
+    monkeypatch.delenv("TOKENTAPE_STRICT", raising=False)
+
+    def events(chunk: str) -> list[Any]:
+        return [said if chunk == "two " else ("text", chunk)]
+
+    read = []
+    for chunk in tokentape.record_stream(bench.source, model="m", events=events):
+        read.append(chunk)
+        tokentape.flush()
+    assert read == WRAPPED
+    assert bench.tape.call()["status"] == "completed"
+    assert [row["token"] for row in bench.tape.tokens()] == ["one ", "three "]
+
+
 def test_what_is_fed_after_the_end_is_not_part_of_the_call(bench: Bench) -> None:
     with tokentape.start_llm_stream() as stream:
         stream.add_token("a")

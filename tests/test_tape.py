@@ -330,6 +330,35 @@ def test_what_a_dead_process_left_is_lost_with_the_numbers_of_what_had_arrived(p
         assert db.execute("SELECT status, ended_at FROM runs").fetchall() == [("lost", None)]
 
 
+def test_gaps_of_a_lost_call_that_dropped_events_are_not_known(path):
+    leave_behind(path, gone())
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE llm_calls SET dropped_count = 2")
+    with Tape.open(path) as tape:
+        assert tape.mark_lost() == 1
+        call = tape.call("LEFT")
+        assert (call["first_token_latency_ms"], call["inter_chunk_max_ms"], call["stall_count"]) == (500.0, None, None)
+        assert tape.stalls(1) == []
+
+
+def test_nobody_is_blamed_for_stalls_of_a_lost_call_that_was_fed_by_hand(path):
+    leave_behind(path, gone())
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE llm_tokens SET wait_us = 0")
+    with Tape.open(path) as tape:
+        assert tape.mark_lost() == 1
+        assert {row["cause"] for row in tape.stalls(1)} == {"unknown"}
+
+
+def test_a_lost_call_whose_part_could_not_be_written_does_not_stop_the_tape(path):
+    leave_behind(path, gone())
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM llm_parts")
+    with Tape.open(path) as tape:
+        assert tape.mark_lost() == 1
+        assert tape.call("LEFT")["first_token_latency_ms"] == 500.0
+
+
 def test_a_lost_call_without_events_has_no_numbers(path):
     leave_behind(path, gone(), texts=())
     with Tape.open(path) as tape:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import faults
-from .models import Call, Kind, Layer, Part, Status, Usage
+from .models import KINDS, Call, Kind, Layer, Part, Status, Usage
 
 if TYPE_CHECKING:
     from .heartbeat import Heartbeat
@@ -194,11 +194,17 @@ class CallRecorder:
         name: str | None = None,
         external_id: str | None = None,
     ) -> int:
-        """Number of the part with this kind, choice and provider's index; announces it when it is new."""
+        """Number of the part with this kind, choice and provider's index; announces it when it is new.
+
+        Raises:
+            ValueError: there is no such kind.
+        """
         # A summary and the reasoning it sums up have the same place in the provider's own numbering.
         key = (kind, choice, provider_index, name if kind == "reasoning" else None)
         number = self._keys.get(key)
         if number is None:
+            if kind not in KINDS:
+                raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
             number = self._keys[key] = len(self.parts)
             self.parts.append(Part(number, kind, choice, provider_index, name, external_id))
         return number

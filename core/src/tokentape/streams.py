@@ -57,7 +57,9 @@ class LLMStream:
 
         Raises:
             ValueError: there is no such kind.
+            TypeError: the text is none.
         """
+        _check(str, text=text)
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
         call = self._call
@@ -89,7 +91,19 @@ class LLMStream:
         cache_write_tokens: int | None = None,
         reasoning_tokens: int | None = None,
     ) -> None:
-        """Say what the provider billed; the last word counts."""
+        """Say what the provider billed; the last word counts.
+
+        Raises:
+            TypeError: a count is no whole number.
+        """
+        _check(
+            int,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cached_input_tokens=cached_input_tokens,
+            cache_write_tokens=cache_write_tokens,
+            reasoning_tokens=reasoning_tokens,
+        )
         if self._call is not None:
             self._call.usage_counts = Usage(
                 input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, reasoning_tokens
@@ -100,7 +114,11 @@ class LLMStream:
 
         Args:
             reason: the provider's finish reason.
+
+        Raises:
+            TypeError: the reason is no text.
         """
+        _check(str, reason=reason)
         if self._call is not None and self._call.is_open:
             if reason is not None:
                 self._call.finish_reasons[0] = reason
@@ -160,7 +178,10 @@ class LLMStream:
         choice: int = 0,
         n_tokens: int | None = None,
     ) -> None:
-        fragments = [Fragment(call.part(kind, choice, part), text, n_tokens) for kind, text in events if text]
+        events = [(kind, text) for kind, text in events if text]
+        for _, text in events:
+            _check(str, text=text)
+        fragments = [Fragment(call.part(kind, choice, part), text, n_tokens) for kind, text in events]
         call.add_chunk(asked_ns, at_ns, fragments)
 
 
@@ -183,7 +204,11 @@ def start_llm_stream(
 
     Returns:
         A context manager to feed; leaving it ends the call.
+
+    Raises:
+        TypeError: a name is no text.
     """
+    _check(str, model=model, provider=provider, operation=operation, name=name)
     return LLMStream(_open(model, provider, prompt, operation, name))
 
 
@@ -211,14 +236,23 @@ def record_stream(
         `aclose()`.
 
     Raises:
-        TypeError: neither or both of `text` and `events` were given.
+        TypeError: neither or both of `text` and `events` were given, or `send` is no function.
         Exception: whatever `send` raises, unchanged.
     """
     if (text is None) == (events is None):
         raise TypeError("record_stream() takes one of text= and events=")
+    if not callable(send):
+        raise TypeError("record_stream() takes a function that sends the request: lambda: client.stream(…)")
     pairs: Callable[[Any], Iterable[tuple[Kind, str]]] = events or (lambda chunk: [("text", text(chunk) or "")])  # type: ignore[misc]
     recorded = start_llm_stream(model, provider, prompt, operation=operation, name=name)
     return recorded._send(send, pairs)
+
+
+def _check(kind: type, **given: Any) -> None:
+    """Refuse here, where the mistake is, what could not be written later."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
 
 
 def _open(

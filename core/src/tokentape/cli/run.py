@@ -137,12 +137,12 @@ def _variables(chosen: Settings, run: Run, notes: Path) -> dict[str, str]:
 
 
 def _last_lines(path: Path | None, run: Run, notes: Path, db_argument: str) -> list[str]:
-    """What was recorded and the next step, then what kept the rest from being recorded."""
+    """What kept something from being recorded, then what was recorded and the next step."""
     joined = notes.exists()
     kept_out = list(dict.fromkeys(json.loads(line) for line in notes.read_text("ascii").splitlines())) if joined else []
     if not joined:
         kept_out.append("no Python process could be recorded: is it a Python program, run without -I, -E and -S?")
-    return [_summary(path, run, db_argument), *(f"tokentape: {line}" for line in kept_out)]
+    return [*(f"tokentape: {line}" for line in kept_out), _summary(path, run, db_argument)]
 
 
 def _summary(path: Path | None, run: Run, db_argument: str) -> str:

@@ -169,7 +169,9 @@ class Committer:
         _keep(committed.runs)
         starting, self._process_id = self._process_id is None, committed.process_id
         if starting:
-            lost.mark_lost(committed.connection, ours=committed.process_id)
+            # Whatever other processes have left on the tape: what is ours has been written.
+            with faults.guard("store", "what became of calls of dead processes"):
+                lost.mark_lost(committed.connection, ours=committed.process_id)
 
     def _note_process(self, connection: sqlite3.Connection) -> int:
         now_s = time.monotonic()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from .. import metrics
@@ -60,7 +60,9 @@ def _unfinished(connection: sqlite3.Connection) -> list[rows.Row]:
 
 def _running(connection: sqlite3.Connection, process_id: int) -> list[rows.Row]:
     return _dicts(
-        connection, "SELECT id, content_level FROM llm_calls WHERE status = 'running' AND process_id = ?", process_id
+        connection,
+        "SELECT id, content_level, dropped_count FROM llm_calls WHERE status = 'running' AND process_id = ?",
+        process_id,
     )
 
 
@@ -79,14 +81,18 @@ def _found(connection: sqlite3.Connection, call: rows.Row, stall_ms: float) -> _
             offset_us=offset,
             wait_us=wait,
             part=part,
-            parts=_parts(connection, call["id"]),
+            parts=_parts(connection, call["id"], part),
             end_us=offset[-1],
             tail_wait_us=0,
             threshold_ms=stall_ms,
+            # A reader has waited, if only for a microsecond.
+            fed_by_hand=not any(wait),
             token_count=count,
             first_n_tokens=n_tokens[0],
         )
     )
+    if call["dropped_count"]:
+        computed, stalls = _without_gaps(computed), ()
     counted = {"token_count": count, "token_count_source": None if count is None else "logprobs"}
     return _Found(
         call["id"],
@@ -101,19 +107,27 @@ def _without_end(computed: Metrics) -> Metrics:
     return replace(computed, duration_ms=None, tail_gap_ms=None)
 
 
+def _without_gaps(computed: Metrics) -> Metrics:
+    # A gap between two events that are on the tape may have had dropped ones in it.
+    gaps = [f.name for f in fields(Metrics) if f.name.startswith(("inter_chunk_", "stall_"))]
+    return replace(computed, **dict.fromkeys(gaps))
+
+
 def _without_blame(stall: Stall) -> Stall:
     # The program waited; whether its event loop ran meanwhile is known only to the process that is gone.
     return replace(stall, cause="unknown") if stall.cause == "upstream" else stall
 
 
-def _parts(connection: sqlite3.Connection, call_id: int) -> tuple[Part, ...]:
+def _parts(connection: sqlite3.Connection, call_id: int, seen: Iterable[int]) -> tuple[Part, ...]:
     found = _dicts(
         connection,
         "SELECT p.part, k.name AS kind, p.choice, p.name FROM llm_parts p JOIN token_kinds k ON k.id = p.kind_id "
         "WHERE p.call_id = ? ORDER BY p.part",
         call_id,
     )
-    return tuple(Part(**row) for row in found)
+    parts = {row["part"]: Part(**row) for row in found}
+    # The row of a part may be what could not be written.
+    return tuple(parts.get(number, Part(number, "text")) for number in sorted({*parts, *seen}))
 
 
 def _joined(part: list[int], token: list[str | None]) -> dict[int, str]:
