@@ -223,8 +223,9 @@ def test_a_program_without_the_adapter_is_told_the_line_that_helps(built: dict[P
     recorded = [python, "-I", "-m", "tokentape", "run", "--db", "tape.db", "app.py"]
 
     said = completed(*recorded, cwd=tmp_path).stderr.splitlines()
-    assert said[-1] == 'tokentape: openai was used, but not recorded; pip install "tokentape[openai]"'
-    install(python, *shlex.split(said[-1].partition("pip install ")[2]), built=built)
+    hint = 'tokentape: openai was used, but not recorded; pip install "tokentape[openai]"'
+    assert hint in said
+    install(python, *shlex.split(hint.partition("pip install ")[2]), built=built)
     said = completed(*recorded, cwd=tmp_path).stderr.splitlines()
     assert said[-1].startswith("1 call, slowest first token ")
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
