@@ -14,9 +14,11 @@ from tape_reader import TapeReader
 from tokentape.testing import ProviderServer
 from tokentape.testing.rig import Rig
 
-# A shell starts what it runs in the background with Ctrl-C ignored, and the programs that tests start would inherit it.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell starts what it runs in the background with Ctrl-C ignored, `nohup` with the end of the terminal, and the
+# programs that tests start would inherit it.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)
