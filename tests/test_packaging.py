@@ -40,17 +40,23 @@ with tokentape.start_llm_stream(model="m", provider="acme") as stream:
 tokentape.disable()
 assert not {sdks} & set(sys.modules), "an SDK was imported"
 """
-RECORD_OPENAI = """
+RECORD_SDK = """
 import tokentape
 from tokentape.testing import Finish, ProviderServer, Text
 tokentape.enable(db="tape.db")
-from openai import OpenAI
+import {sdk}
 with ProviderServer() as server:
     server.add([Text("Hel"), Text("lo"), Finish("stop")])
-    client = OpenAI(base_url=server.url, api_key="none")
-    list(client.chat.completions.create(model="m", messages=[], stream=True))
+    list({stream})
 tokentape.disable()
 """
+STREAMS = {
+    "openai": "openai.OpenAI(base_url=server.url, api_key='none').chat.completions.create("
+    "model='m', messages=[], stream=True)",
+    "anthropic": "anthropic.Anthropic(base_url=server.origin, api_key='none').messages.create("
+    "model='m', messages=[], max_tokens=9, stream=True)",
+}
+FINISHED = {"openai": "stop", "anthropic": "end_turn"}
 READ_BACK = """
 import sqlite3
 columns = "adapter, request_model, status, finish_reason, event_count"
@@ -122,11 +128,12 @@ def test_the_module_and_the_distribution_have_one_version(folder: Path) -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [PROJECTS[folder]["project"]["version"]]
 
 
-def test_the_adapter_supports_the_sdk_it_asks_for() -> None:
-    project = PROJECTS[ROOT / "adapters" / "openai"]["project"]
-    text = (ROOT / "adapters" / "openai" / "src" / "tokentape_openai" / "__init__.py").read_text("utf-8")
+@pytest.mark.parametrize("sdk", STREAMS)
+def test_the_adapter_supports_the_sdk_it_asks_for(sdk: str) -> None:
+    folder = ROOT / "adapters" / sdk
+    text = (folder / "src" / package(folder) / "__init__.py").read_text("utf-8")
     (supported,) = re.findall(r'^SUPPORTED\b.* = "(.+)"$', text, re.MULTILINE)
-    assert f"openai{supported}" in project["dependencies"]
+    assert f"{sdk}{supported}" in PROJECTS[folder]["project"]["dependencies"]
 
 
 @pytest.mark.must_run
@@ -169,11 +176,12 @@ def test_core_alone_imports_no_sdk_and_records_a_call(built: dict[Path, Built], 
     assert run(python, "-I", "-m", "tokentape", "--version", cwd=tmp_path).strip().endswith("0.1.0")
 
 
-def test_the_openai_adapter_is_found_and_records_a_call(built: dict[Path, Built], tmp_path: Path) -> None:
-    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "openai"].wheel]
+@pytest.mark.parametrize("sdk", STREAMS)
+def test_an_sdk_adapter_is_found_and_records_a_call(sdk: str, built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / sdk].wheel]
     python = bare_environment(tmp_path / "env", *wheels)
-    run(python, "-I", "-c", RECORD_OPENAI, cwd=tmp_path)
-    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
+    run(python, "-I", "-c", RECORD_SDK.format(sdk=sdk, stream=STREAMS[sdk]), cwd=tmp_path)
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == f"('{sdk}', 'm', 'completed', '{FINISHED[sdk]}', 2)\n"
 
 
 def tracked(folder: Path = ROOT) -> list[Path]:

@@ -11,7 +11,8 @@ module that is patched, HTTP responses are told by their attributes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -39,16 +40,16 @@ class Surface:
         adapter: the adapter's name.
         describe: reads a request; None when it does not go to a model.
         reader: makes the reader of a call's chunks.
-        read_body: reads the JSON body of an answer that was not streamed, on the writer thread.
-        request_id_header: the response header that holds the provider's request id.
+        read_body: reads the JSON object of an answer that was not streamed, on the writer thread.
+        request_id_headers: the response headers that may hold the provider's request id; the first there is counts.
         is_kept_header: whether a response header (in lower case) may be kept.
     """
 
     adapter: str
     describe: Callable[[Any, Any, bool], Request | None]
     reader: Callable[[CallRecorder], Reader]
-    read_body: Callable[[CallRecorder, bytes], None]
-    request_id_header: str
+    read_body: Callable[[CallRecorder, dict[str, Any]], None]
+    request_id_headers: tuple[str, ...]
     is_kept_header: Callable[[str], bool]
 
 
@@ -120,7 +121,8 @@ class Seams:
 
     def _process_response(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call, response = _SENDING.get(), kwargs.get("response")
-        if call is not None and response is not None:
+        # Beneath middleware Anthropic's SDK comes here with refused attempts too.
+        if call is not None and response is not None and not response.is_error:
             try:
                 self._responded(call, response)
             except Exception as fault:
@@ -161,7 +163,7 @@ class Seams:
         self._read_headers(call, response.headers)
         if response.is_closed:
             # Read to its end before the SDK handed it over: an answer that is not streamed.
-            call.late = partial(self._surface.read_body, call, response.content)
+            call.late = partial(self._read_body, call, response.content)
             return
         setattr(response, CALL_ATTRIBUTE, call)
         body: list[bytes] | None = None if call.request.streaming else []
@@ -174,10 +176,20 @@ class Seams:
         if call.terminal:
             # Another response of the same library undoes the compression.
             headers = {"content-encoding": encoding} if encoding else {}
-            self._surface.read_body(call, kind(200, headers=headers, content=b"".join(body)).content)
+            self._read_body(call, kind(200, headers=headers, content=b"".join(body)).content)
+
+    def _read_body(self, call: CallRecorder, content: bytes) -> None:
+        """Read an answer in one piece; one that is not the expected JSON says nothing."""
+        try:
+            body = json.loads(content)
+        except ValueError:
+            return
+        if isinstance(body, dict):
+            self._surface.read_body(call, body)
 
     def _read_headers(self, call: CallRecorder, headers: Mapping[str, str]) -> None:
-        call.request_id = headers.get(self._surface.request_id_header)
+        names = self._surface.request_id_headers
+        call.request_id = next((headers[name] for name in names if name in headers), None)
         kept = self._surface.is_kept_header
         call.response_meta.update((name.lower(), value) for name, value in headers.items() if kept(name.lower()))
 
@@ -203,6 +215,18 @@ class Seams:
 
     def _fault(self, fault: Exception, lost: str) -> None:
         faults.report(f"{self._surface.adapter} adapter", fault, lost)
+
+
+def request_body(options: Any) -> dict[str, Any]:
+    """The request's JSON as it will be sent: the SDK merges `extra_body` in only after `request` was called."""
+    json_data, extra = options.json_data, getattr(options, "extra_json", None)
+    body = dict(json_data) if isinstance(json_data, Mapping) else {}
+    return {**body, **extra} if isinstance(extra, Mapping) else body
+
+
+def scalars(body: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The parameters of a request that may be kept: of these names, those that hold one plain value."""
+    return {name: body[name] for name in names if isinstance(body.get(name), (str, int, float, bool))}
 
 
 def plain(value: Any) -> Any:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
 from tokentape.call import CallRecorder, Request
-from tokentape.stainless import Surface
+from tokentape.providers import provider_at
+from tokentape.reading import field, string
+from tokentape.stainless import Surface, request_body, scalars
 from tokentape.taps import Reader
 
 from . import chat, completions, responses
-from .reading import Reading
+from .reading import OpenAIReading
 
 _OPERATIONS: Final = (
     (re.compile(r"/chat/completions$"), "chat"),
@@ -21,7 +21,7 @@ _OPERATIONS: Final = (
 )
 _RETRIEVE: Final = re.compile(r"/responses/[^/]+$")
 
-_READERS: Final[dict[str, type[Reading]]] = {
+_READERS: Final[dict[str, type[OpenAIReading]]] = {
     "chat": chat.ChatReader,
     "text_completion": completions.CompletionReader,
     "responses": responses.ResponsesReader,
@@ -46,25 +46,6 @@ _SCALARS: Final = (
 )
 _HEADERS: Final = frozenset({"openai-processing-ms", "retry-after", "retry-after-ms"})
 
-# OpenTelemetry's `gen_ai.provider.name`, by the end of the host's name.
-_PROVIDERS: Final = {
-    "api.openai.com": "openai",
-    "openai.azure.com": "azure.ai.openai",
-    "cognitiveservices.azure.com": "azure.ai.openai",
-    "services.ai.azure.com": "azure.ai.inference",
-    "api.deepseek.com": "deepseek",
-    "api.groq.com": "groq",
-    "api.mistral.ai": "mistral_ai",
-    "api.perplexity.ai": "perplexity",
-    "api.x.ai": "x_ai",
-    "api.cohere.ai": "cohere",
-    "api.cohere.com": "cohere",
-    "generativelanguage.googleapis.com": "gcp.gemini",
-    "aiplatform.googleapis.com": "gcp.vertex_ai",
-    "amazonaws.com": "aws.bedrock",
-    "openrouter.ai": "openrouter",
-}
-
 
 def describe(client: Any, options: Any, streaming: bool) -> Request | None:
     """Read a request's options; None when it does not go to a model.
@@ -77,14 +58,14 @@ def describe(client: Any, options: Any, streaming: bool) -> Request | None:
     operation = _operation(options, streaming)
     if operation is None:
         return None
-    body = _body(options)
+    body = request_body(options)
     host = getattr(getattr(client, "base_url", None), "host", None) or None
     choices = body.get("n")
     return Request(
         adapter="openai",
         operation=operation,
         provider=_provider(client, host),
-        model=_text(body.get("model")),
+        model=string(body.get("model")),
         server_address=host,
         streaming=streaming,
         scalars=_scalars(body),
@@ -98,14 +79,9 @@ def reader(call: CallRecorder) -> Reader:
     return _READERS[call.call.operation](call).read
 
 
-def read_body(call: CallRecorder, content: bytes) -> None:
-    """Read an answer that was not streamed; one that is not the expected JSON says nothing."""
-    try:
-        body = json.loads(content)
-    except ValueError:
-        return
-    if isinstance(body, dict):
-        _BODIES[call.call.operation](call, body)
+def read_body(call: CallRecorder, body: dict[str, Any]) -> None:
+    """Read an answer that was not streamed."""
+    _BODIES[call.call.operation](call, body)
 
 
 def is_kept_header(name: str) -> bool:
@@ -113,7 +89,7 @@ def is_kept_header(name: str) -> bool:
     return name in _HEADERS or name.startswith("x-ratelimit-remaining")
 
 
-SURFACE: Final = Surface("openai", describe, reader, read_body, "x-request-id", is_kept_header)
+SURFACE: Final = Surface("openai", describe, reader, read_body, ("x-request-id",), is_kept_header)
 
 
 def _operation(options: Any, streaming: bool) -> str | None:
@@ -123,27 +99,12 @@ def _operation(options: Any, streaming: bool) -> str | None:
     return next((operation for pattern, operation in _OPERATIONS if pattern.search(path)), None)
 
 
-def _body(options: Any) -> dict[str, Any]:
-    """The request's JSON as it will be sent: `extra_body` is merged in only after this point."""
-    json_data, extra = options.json_data, getattr(options, "extra_json", None)
-    body = dict(json_data) if isinstance(json_data, Mapping) else {}
-    return {**body, **extra} if isinstance(extra, Mapping) else body
-
-
-def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
-    scalars = {name: body[name] for name in _SCALARS if isinstance(body.get(name), (str, int, float, bool))}
-    reasoning = body.get("reasoning")
-    if isinstance(reasoning, Mapping) and isinstance(reasoning.get("effort"), str):
-        scalars["reasoning_effort"] = reasoning["effort"]
-    return scalars
+def _scalars(body: dict[str, Any]) -> dict[str, Any]:
+    effort = string(field(body.get("reasoning"), "effort"))
+    return scalars(body, _SCALARS) | ({} if effort is None else {"reasoning_effort": effort})
 
 
 def _provider(client: Any, host: str | None) -> str:
     if any("azure" in kind.__name__.lower() for kind in type(client).__mro__):
         return "azure.ai.openai"
-    # A host that is not known speaks OpenAI's language, which is the best that can be said of it.
-    return next((name for end, name in _PROVIDERS.items() if host and host.endswith(end)), "openai")
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return provider_at(host, "openai")

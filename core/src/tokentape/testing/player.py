@@ -116,7 +116,7 @@ class Player:
         self._connection.send(body)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
-        ours = {"x-request-id": f"req_{self._request.number:06d}"}
+        ours = {self._wire.request_id_header: f"req_{self._request.number:06d}"}
         lines = [f"{name}: {value}" for name, value in (ours | dict(headers) | self._wire.script.headers).items()]
         status_line = f"HTTP/1.1 {status} {_reason(status)}"
         self._connection.send("\r\n".join([status_line, *lines, "", ""]).encode("latin-1"))

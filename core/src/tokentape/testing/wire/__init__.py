@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from .anthropic_messages import Messages
 from .base import Wire
 from .openai_chat import ChatCompletions
 from .openai_completions import Completions
 from .openai_responses import Responses
 
 # Chat before completions: the second path is the end of the first.
-WIRES: Final[tuple[type[Wire], ...]] = (ChatCompletions, Completions, Responses)
+WIRES: Final[tuple[type[Wire], ...]] = (ChatCompletions, Completions, Responses, Messages)
 
-__all__ = ["WIRES", "ChatCompletions", "Completions", "Responses", "Wire"]
+__all__ = ["WIRES", "ChatCompletions", "Completions", "Messages", "Responses", "Wire"]

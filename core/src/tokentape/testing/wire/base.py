@@ -14,6 +14,8 @@ from ..events import Drop, Event, Hang, HTTPError, NoDone, Ping, Raw, WaitFor
 from ..log import Request
 from ..script import Script
 
+Payload = dict[str, Any]
+
 # What the server or this base class handles, in every format.
 _COMMON = (Raw, Ping, NoDone, HTTPError, Drop, Hang, WaitFor)
 
@@ -29,16 +31,23 @@ def sse(data: Any, event: str | None = None) -> bytes:
     return name + b"data: " + to_json(data) + b"\n\n"
 
 
+def sse_by_type(data: Any) -> bytes:
+    """One server-sent event that is named after the type its data gives."""
+    return sse(data, data.get("type") if isinstance(data, dict) else None)
+
+
 class Wire(ABC):
     """Renders one script as the answer to one request.
 
     Attributes:
         path: the endpoint, as the end of a request's path.
         carries: the events that this format can express, besides those that every format can.
+        request_id_header: the response header that tells a request's id.
     """
 
     path: ClassVar[str]
     carries: ClassVar[tuple[type, ...]]
+    request_id_header: ClassVar[str] = "x-request-id"
 
     def __init__(self, request: Request, script: Script) -> None:
         self.request = request

@@ -14,9 +14,9 @@ from typing import Any
 from ..events import ErrorEvent, Event, Finish, Reasoning, Refusal, Role, Summary, Text, ToolArgs, ToolCall, Usage
 from ..log import Request
 from ..script import Script
-from .base import sse
+from .base import Payload, sse_by_type
 from .openai_common import CREATED, OpenAIWire
-from .responses_items import Item, Part, Payload
+from .responses_items import Item, Part
 
 _Content = Text | Refusal | Reasoning | Summary | ToolCall | ToolArgs
 _ItemKey = tuple[str, int]
@@ -72,7 +72,7 @@ class Responses(OpenAIWire):
 
     def frame(self, data: Any) -> bytes:
         """Events are named after their type."""
-        return sse(data, data.get("type") if isinstance(data, dict) else None)
+        return sse_by_type(data)
 
     def end(self) -> Iterable[bytes]:
         """Nothing: the last `Finish` or `Usage` ended the response, or nothing did."""
