@@ -1,4 +1,4 @@
-"""Every recorded exchange in a format that an adapter reads, replayed through the real SDK, is on the tape as it was sent."""
+"""Every recorded exchange that an adapter can read, replayed through the real SDK, is on the tape as it was sent."""
 
 from __future__ import annotations
 
