@@ -12,7 +12,8 @@ import openai
 import pytest
 
 import tokentape
-from openai_surfaces import chat, client_for, completion, drain, opened, responses, use
+from openai_surfaces import chat, client_for, completion, responses
+from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import Drop, ErrorEvent, Hang, HTTPError, ProviderServer, Raw, Script, Text
 from tokentape.testing.rig import resolved
