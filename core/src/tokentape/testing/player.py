@@ -61,7 +61,7 @@ class Player:
             self._fail(step.event)
 
     def _stream(self) -> None:
-        self._head(HTTPStatus.OK, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"})
+        self._head(HTTPStatus.OK, {"content-type": self._wire.content_type, "transfer-encoding": "chunked"})
         for step in self._wire.script.steps:
             self._happen(step)
             for frame in self._wire.render(step.event):

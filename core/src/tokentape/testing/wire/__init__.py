@@ -6,11 +6,12 @@ from typing import Final
 
 from .anthropic_messages import Messages
 from .base import Wire
+from .bedrock import BedrockMessages
 from .openai_chat import ChatCompletions
 from .openai_completions import Completions
 from .openai_responses import Responses
 
 # Chat before completions: the second path is the end of the first.
-WIRES: Final[tuple[type[Wire], ...]] = (ChatCompletions, Completions, Responses, Messages)
+WIRES: Final[tuple[type[Wire], ...]] = (ChatCompletions, Completions, Responses, Messages, BedrockMessages)
 
-__all__ = ["WIRES", "ChatCompletions", "Completions", "Messages", "Responses", "Wire"]
+__all__ = ["WIRES", "BedrockMessages", "ChatCompletions", "Completions", "Messages", "Responses", "Wire"]

@@ -38,7 +38,7 @@ _DELTAS: Final = {
 
 
 class Messages(Wire):
-    """`POST …/messages`, `beta.messages` included."""
+    """`POST …/messages`, `beta.messages` included, and where Vertex AI serves the same."""
 
     path = "/messages"
     carries = (Role, Text, Reasoning, ToolCall, ToolArgs, Finish, Usage, ErrorEvent)
@@ -52,6 +52,11 @@ class Messages(Wire):
         self._reason: str | None = None
         self._usage = next((event for event in script.events if isinstance(event, Usage)), None)
         self._endings_left = sum(isinstance(event, Finish | Usage) for event in script.events)
+
+    @classmethod
+    def endpoint(cls, path: str) -> str | None:
+        """`/messages`, also for Vertex's path of a model."""
+        return cls.path if path.endswith((cls.path, ":streamRawPredict", ":rawPredict")) else None
 
     def problem(self) -> str | None:
         """Also a tool call's arguments have no form here but right after the call."""

@@ -42,11 +42,13 @@ class Wire(ABC):
     Attributes:
         path: the endpoint, as the end of a request's path.
         carries: the events that this format can express, besides those that every format can.
+        content_type: of a stream.
         request_id_header: the response header that tells a request's id.
     """
 
     path: ClassVar[str]
     carries: ClassVar[tuple[type, ...]]
+    content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
     request_id_header: ClassVar[str] = "x-request-id"
 
     def __init__(self, request: Request, script: Script) -> None:
