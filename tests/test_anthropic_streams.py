@@ -213,9 +213,7 @@ class Observer:
 
 
 @pytest.mark.skipif(not FREES_AT_ONCE, reason="before version 2 the SDK has no tracing of its own")
-def test_the_sdks_look_for_an_observer_is_answered_by_the_stand_in_itself(
-    server: ProviderServer, tape: TapeReader
-) -> None:
+def test_the_look_for_an_observer_ends_at_the_stand_in(server: ProviderServer, tape: TapeReader) -> None:
     """The SDK looks for one at each chunk; where there is none, it is the stand-in that says so."""
     server.add(ANSWER)
     observer = Observer()
