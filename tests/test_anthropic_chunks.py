@@ -163,6 +163,12 @@ def test_a_stream_left_early_has_its_input_but_no_output_count(server: ProviderS
     assert (call["input_tokens"], call["output_tokens"], call["token_count"]) == (25, None, None)
 
 
+def test_the_count_before_the_first_word_is_never_the_answers(server: ProviderServer, tape: TapeReader) -> None:
+    read(server, [begin(input_tokens=25, output_tokens=1), delta(0, "text_delta", text="a"), end("end_turn"), LAST])
+    call = tape.call()
+    assert (call["status"], call["input_tokens"], call["output_tokens"]) == ("completed", 25, None)
+
+
 def test_a_stream_left_after_its_last_event_is_complete(server: ProviderServer, tape: TapeReader) -> None:
     read(server, [BEGIN, block(0, "text", text=""), delta(0, "text_delta", text="a"), end("end_turn"), LAST], limit=5)
     assert tape.call()["status"] == "completed"

@@ -196,6 +196,30 @@ def test_attempts_that_pass_through_middleware_are_one_call(
     )
 
 
+@both
+def test_a_response_that_middleware_puts_together_is_recorded_as_it_is_read(
+    asynchronous: bool, server: ProviderServer, tape: TapeReader
+) -> None:
+    """The SDK's own middleware for refusals reads the response that came, and hands on one of its own making."""
+    from anthropic.lib.middleware import BetaRefusalFallbackMiddleware
+
+    server.add(Script(ANSWER, repeat=True))
+    middleware = [BetaRefusalFallbackMiddleware([{"model": "claude-y"}])]
+
+    async def leave(client: Any) -> None:
+        events = await resolved(stream(client.beta.messages.create))
+        for _ in range(3):
+            await anext(events) if asynchronous else next(events)
+        await resolved(events.close())
+
+    use(client_for(server, asynchronous, middleware=middleware), lambda c: direct(stream(c.beta.messages.create)))
+    use(client_for(server, asynchronous, middleware=middleware), leave)
+    assert [(call["status"], call["event_count"], call["output_tokens"]) for call in tape.calls()] == [
+        ("completed", 3, 3),
+        ("abandoned", 1, None),
+    ]
+
+
 class Observer:
     """Stands for the SDK's own tracing, which watches a stream from its body."""
 

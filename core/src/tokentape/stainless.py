@@ -83,7 +83,7 @@ class Seams:
             raise
         finally:
             _SENDING.reset(token)
-        self._sent(call)
+        self._sent(call, result)
         return result
 
     async def _async_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -98,7 +98,7 @@ class Seams:
             raise
         finally:
             _SENDING.reset(token)
-        self._sent(call)
+        self._sent(call, result)
         return result
 
     def _build_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -134,7 +134,8 @@ class Seams:
     ) -> Any:
         iterator = wrapped(*args, **kwargs)
         try:
-            call = getattr(stream.response, CALL_ATTRIBUTE, None)
+            # SDKs that make the iterator with the stream are still inside `request` when middleware made the response.
+            call = getattr(stream.response, CALL_ATTRIBUTE, None) or _SENDING.get()
             return iterator if call is None else tap(iterator, call, self._surface.reader(call))
         except Exception as fault:
             self._fault(fault, "a stream")
@@ -193,9 +194,13 @@ class Seams:
         kept = self._surface.is_kept_header
         call.response_meta.update((name.lower(), value) for name, value in headers.items() if kept(name.lower()))
 
-    def _sent(self, call: CallRecorder) -> None:
-        """The SDK has handed over what `request` returns."""
+    def _sent(self, call: CallRecorder, result: Any) -> None:
+        """The SDK is about to hand over what `request` returns."""
         try:
+            response = getattr(result, "http_response", getattr(result, "response", None))
+            if call.request.streaming and response is not None and not hasattr(response, CALL_ATTRIBUTE):
+                # Middleware has put another response in the place of the one that came.
+                setattr(response, CALL_ATTRIBUTE, call)
             if call.request.streaming or call.watched:
                 call.carry_ns = call.clock.monotonic_ns() - call.start_ns
             else:
