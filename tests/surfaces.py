@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+import tokentape
 from tokentape.testing.rig import resolved
 
 
@@ -67,3 +70,20 @@ async def helper(manager: Any) -> list[Any]:
     """What the SDK's own `stream()` yields."""
     async with opened(manager) as stream:
         return await drain(stream)
+
+
+def failure(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Type, words and origin of what the program gets."""
+    with pytest.raises(BaseException) as caught:  # whatever it is, it is compared
+        use(client, body)
+    error = caught.value
+    return type(error), str(error), type(error.__cause__), type(error.__context__)
+
+
+def same_failure(make: Callable[[], Any], body: Callable[[Any], Awaitable[Any]]) -> Any:
+    """The type of a recorded request's failure; the same request, recording being off, fails alike."""
+    recorded = failure(make(), body)
+    assert tokentape.flush(10)
+    tokentape.disable()
+    assert failure(make(), body) == recorded
+    return recorded[0]

@@ -190,7 +190,7 @@ HOSTILE = [
 
 
 @both
-@pytest.mark.scenario("capture/Hostile chunks")
+@pytest.mark.scenario("adapters/Hostile chunks")
 def test_hostile_events_reach_the_program_and_harm_nothing(
     asynchronous: bool, server: ProviderServer, tape: TapeReader
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 import tokentape
 from anthropic_surfaces import ASKED, client_for, stream
-from surfaces import direct, drain, use
+from surfaces import direct, drain, same_failure, use
 from tape_reader import TapeReader
 from tokentape.testing import Drop, ErrorEvent, Finish, HTTPError, ProviderServer, Raw, Script, Text, Usage
 from tokentape.testing.rig import resolved
@@ -32,28 +32,11 @@ async def ask_whole(client: Any) -> Any:
     return await resolved(client.messages.create(**ASKED))
 
 
-def failure(client: Any, body: Callable[[Any], Any] = ask) -> Any:
-    """Type, words and origin of what the program gets."""
-    with pytest.raises(BaseException) as caught:  # whatever it is, it is compared
-        use(client, body)
-    error = caught.value
-    return type(error), str(error), type(error.__cause__), type(error.__context__)
-
-
-def same_failure(make: Callable[[], Any], body: Callable[[Any], Any] = ask) -> Any:
-    """The failure of a recorded request; the same request, recording being off, fails alike."""
-    recorded = failure(make(), body)
-    assert tokentape.flush(10)
-    tokentape.disable()
-    assert failure(make(), body) == recorded
-    return recorded[0]
-
-
 @both
 @pytest.mark.scenario("adapters/Error inside the stream")
 def test_an_error_inside_a_stream(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*ANSWER[:3], ErrorEvent("overloaded_error", "Overloaded")], repeat=True))
-    kind = same_failure(lambda: client_for(server, asynchronous))
+    kind = same_failure(lambda: client_for(server, asynchronous), ask)
     call = tape.call()
     assert issubclass(kind, anthropic.APIStatusError)
     assert (call["status"], call["error_type"], call["http_status"]) == ("error", kind.__qualname__, 200)
@@ -65,7 +48,7 @@ def test_an_error_inside_a_stream(asynchronous: bool, server: ProviderServer, ta
 def test_an_error_inside_a_stream_of_bedrock(server: ProviderServer, tape: TapeReader) -> None:
     pytest.importorskip("botocore", reason="the SDK reads Bedrock's framing with botocore")
     server.add(Script([*ANSWER[:3], ErrorEvent("modelStreamErrorException", "Overloaded")], repeat=True))
-    kind = same_failure(lambda: client_for(server, False, "Bedrock"))
+    kind = same_failure(lambda: client_for(server, False, "Bedrock"), ask)
     call = tape.call()
     assert (call["status"], call["error_type"], tape.text()) == ("error", kind.__qualname__, "one two three")
 
@@ -86,7 +69,7 @@ def test_refusals(status: int, kind: str, body: Any, server: ProviderServer, tap
 @both
 def test_the_connection_drops(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*ANSWER[:3], (0.05, Drop())], repeat=True))
-    kind = same_failure(lambda: client_for(server, asynchronous))
+    kind = same_failure(lambda: client_for(server, asynchronous), ask)
     call = tape.call()
     assert (call["status"], call["error_type"], tape.text()) == ("error", kind.__qualname__, "one two three")
 
@@ -95,7 +78,7 @@ def test_the_connection_drops(asynchronous: bool, server: ProviderServer, tape: 
 def test_a_line_that_is_no_json(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     broken = Raw(b"event: content_block_delta\ndata: {broken\n\n")
     server.add(Script([*ANSWER[:3], broken, Text("never read")], repeat=True))
-    kind = same_failure(lambda: client_for(server, asynchronous))
+    kind = same_failure(lambda: client_for(server, asynchronous), ask)
     assert (tape.call()["status"], tape.call()["error_type"]) == ("error", kind.__qualname__)
     assert tape.text() == "one two three"
 

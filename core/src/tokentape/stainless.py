@@ -22,6 +22,7 @@ from typing import Any, Final
 from . import faults, heartbeat
 from .call import CallRecorder, Request
 from .patching import PatchSet
+from .reading import string
 from .recorder import Recorder
 from .taps import AsyncStreamTap, Reader, StreamTap
 from .transport import watch_bytes
@@ -38,7 +39,9 @@ class Surface:
 
     Attributes:
         adapter: the adapter's name.
-        describe: reads a request; None when it does not go to a model.
+        operation: what a request, by its options and whether it streams, asks for; None when it does not go to a model.
+        provider: who is behind a client, given also its host.
+        scalars: the parameters of a request's body that may be kept.
         reader: makes the reader of a call's chunks.
         read_body: reads the JSON object of an answer that was not streamed, on the writer thread.
         request_id_headers: the response headers that may hold the provider's request id; the first there is counts.
@@ -46,7 +49,9 @@ class Surface:
     """
 
     adapter: str
-    describe: Callable[[Any, Any, bool], Request | None]
+    operation: Callable[[Any, bool], str | None]
+    provider: Callable[[Any, str | None], str]
+    scalars: Callable[[Mapping[str, Any]], dict[str, Any]]
     reader: Callable[[CallRecorder], Reader]
     read_body: Callable[[CallRecorder, dict[str, Any]], None]
     request_id_headers: tuple[str, ...]
@@ -150,7 +155,7 @@ class Seams:
     ) -> CallRecorder | None:
         try:
             options = args[1] if len(args) > 1 else kwargs["options"]
-            request = self._surface.describe(client, options, bool(kwargs.get("stream")))
+            request = self._describe(client, options, bool(kwargs.get("stream")))
             call = None if request is None else self._recorder.start(request)
             if call is not None and watch is not None:
                 watch(call)
@@ -158,6 +163,26 @@ class Seams:
         except Exception as fault:
             self._fault(fault, "a call")
             return None
+
+    def _describe(self, client: Any, options: Any, streaming: bool) -> Request | None:
+        """Read a request's options; None when it does not go to a model."""
+        operation = self._surface.operation(options, streaming)
+        if operation is None:
+            return None
+        body = _request_body(options)
+        host = getattr(getattr(client, "base_url", None), "host", None) or None
+        choices = body.get("n")
+        return Request(
+            adapter=self._surface.adapter,
+            operation=operation,
+            provider=self._surface.provider(client, host),
+            model=string(body.get("model")),
+            server_address=host,
+            streaming=streaming,
+            scalars=self._surface.scalars(body),
+            body=body or None,
+            choices=choices if isinstance(choices, int) and choices > 0 else 1,
+        )
 
     def _responded(self, call: CallRecorder, response: Any) -> None:
         call.saw_response(response.status_code)
@@ -222,11 +247,16 @@ class Seams:
         faults.report(f"{self._surface.adapter} adapter", fault, lost)
 
 
-def request_body(options: Any) -> dict[str, Any]:
+def _request_body(options: Any) -> dict[str, Any]:
     """The request's JSON as it will be sent: the SDK merges `extra_body` in only after `request` was called."""
     json_data, extra = options.json_data, getattr(options, "extra_json", None)
     body = dict(json_data) if isinstance(json_data, Mapping) else {}
     return {**body, **extra} if isinstance(extra, Mapping) else body
+
+
+def path_of(options: Any) -> str:
+    """The path of a request, without its query."""
+    return str(options.url).partition("?")[0].rstrip("/")
 
 
 def scalars(body: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
-from tokentape.call import CallRecorder, Request
+from tokentape.call import CallRecorder
 from tokentape.providers import provider_at
-from tokentape.reading import Reading, field, string
-from tokentape.stainless import Surface, request_body, scalars
+from tokentape.reading import Reading, field
+from tokentape.stainless import Surface, path_of, scalars
 from tokentape.taps import Reader
 
 from . import messages, sessions
@@ -25,31 +26,6 @@ _HEADERS: Final = frozenset({"retry-after", "retry-after-ms"})
 _CLOUDS: Final = {"Bedrock": "aws.bedrock", "Vertex": "gcp.vertex_ai", "Foundry": "azure.ai.inference"}
 
 
-def describe(client: Any, options: Any, streaming: bool) -> Request | None:
-    """Read a request's options, which every cloud's client rewrites only later; None when it does not go to a model.
-
-    Args:
-        client: the SDK's client.
-        options: its `FinalRequestOptions`.
-        streaming: whether the answer was asked for as a stream.
-    """
-    operation = _operation(options, streaming)
-    if operation is None:
-        return None
-    body = request_body(options)
-    host = getattr(getattr(client, "base_url", None), "host", None) or None
-    return Request(
-        adapter="anthropic",
-        operation=operation,
-        provider=_provider(client, host),
-        model=string(body.get("model")),
-        server_address=host,
-        streaming=streaming,
-        scalars=_scalars(body),
-        body=body or None,
-    )
-
-
 def reader(call: CallRecorder) -> Reader:
     """The reader of a call's chunks."""
     return _READERS[call.call.operation](call).read
@@ -60,19 +36,14 @@ def is_kept_header(name: str) -> bool:
     return name in _HEADERS or (name.startswith("anthropic-ratelimit-") and name.endswith("-remaining"))
 
 
-SURFACE: Final = Surface(
-    "anthropic", describe, reader, messages.read_body, ("request-id", "x-amzn-requestid"), is_kept_header
-)
-
-
 def _operation(options: Any, streaming: bool) -> str | None:
-    path = str(options.url).partition("?")[0].rstrip("/")
+    path = path_of(options)
     if str(options.method).lower() == "get":
         return "session" if streaming and _SESSION.search(path) else None
     return "messages" if _MESSAGES.search(path) else None
 
 
-def _scalars(body: dict[str, Any]) -> dict[str, Any]:
+def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
     found = scalars(body, _SCALARS)
     nested = {"effort": ("output_config", "effort"), "thinking_budget_tokens": ("thinking", "budget_tokens")}
     for name, (outer, inner) in nested.items():
@@ -86,3 +57,15 @@ def _provider(client: Any, host: str | None) -> str:
     names = [kind.__name__ for kind in type(client).__mro__]
     cloud = next((provider for word, provider in _CLOUDS.items() if any(word in name for name in names)), None)
     return cloud or provider_at(host, "anthropic")
+
+
+SURFACE: Final = Surface(
+    "anthropic",
+    _operation,
+    _provider,
+    _scalars,
+    reader,
+    messages.read_body,
+    ("request-id", "x-amzn-requestid"),
+    is_kept_header,
+)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
-from tokentape.call import CallRecorder, Request
+from tokentape.call import CallRecorder
 from tokentape.providers import provider_at
 from tokentape.reading import field, string
-from tokentape.stainless import Surface, request_body, scalars
+from tokentape.stainless import Surface, path_of, scalars
 from tokentape.taps import Reader
 
 from . import chat, completions, responses
@@ -47,33 +48,6 @@ _SCALARS: Final = (
 _HEADERS: Final = frozenset({"openai-processing-ms", "retry-after", "retry-after-ms"})
 
 
-def describe(client: Any, options: Any, streaming: bool) -> Request | None:
-    """Read a request's options; None when it does not go to a model.
-
-    Args:
-        client: the SDK's client.
-        options: its `FinalRequestOptions`.
-        streaming: whether the answer was asked for as a stream.
-    """
-    operation = _operation(options, streaming)
-    if operation is None:
-        return None
-    body = request_body(options)
-    host = getattr(getattr(client, "base_url", None), "host", None) or None
-    choices = body.get("n")
-    return Request(
-        adapter="openai",
-        operation=operation,
-        provider=_provider(client, host),
-        model=string(body.get("model")),
-        server_address=host,
-        streaming=streaming,
-        scalars=_scalars(body),
-        body=body or None,
-        choices=choices if isinstance(choices, int) and choices > 0 else 1,
-    )
-
-
 def reader(call: CallRecorder) -> Reader:
     """The reader of a call's chunks."""
     return _READERS[call.call.operation](call).read
@@ -89,17 +63,14 @@ def is_kept_header(name: str) -> bool:
     return name in _HEADERS or name.startswith("x-ratelimit-remaining")
 
 
-SURFACE: Final = Surface("openai", describe, reader, read_body, ("x-request-id",), is_kept_header)
-
-
 def _operation(options: Any, streaming: bool) -> str | None:
-    path = str(options.url).partition("?")[0].rstrip("/")
+    path = path_of(options)
     if str(options.method).lower() == "get":
         return "responses" if streaming and _RETRIEVE.search(path) else None
     return next((operation for pattern, operation in _OPERATIONS if pattern.search(path)), None)
 
 
-def _scalars(body: dict[str, Any]) -> dict[str, Any]:
+def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
     effort = string(field(body.get("reasoning"), "effort"))
     return scalars(body, _SCALARS) | ({} if effort is None else {"reasoning_effort": effort})
 
@@ -108,3 +79,8 @@ def _provider(client: Any, host: str | None) -> str:
     if any("azure" in kind.__name__.lower() for kind in type(client).__mro__):
         return "azure.ai.openai"
     return provider_at(host, "openai")
+
+
+SURFACE: Final = Surface(
+    "openai", _operation, _provider, _scalars, reader, read_body, ("x-request-id",), is_kept_header
+)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ..events import ErrorEvent, Event, Finish, Ping, Reasoning, Role, Text, ToolArgs, ToolCall, Usage
 from ..log import Request
 from ..script import Script
-from .base import Payload, Wire, sse_by_type
+from .base import Payload, TypedEventsWire
 
 _Content = Text | Reasoning | ToolCall | ToolArgs
 
@@ -37,7 +37,7 @@ _DELTAS: Final = {
 }
 
 
-class Messages(Wire):
+class Messages(TypedEventsWire):
     """`POST …/messages`, `beta.messages` included, and where Vertex AI serves the same."""
 
     path = "/messages"
@@ -75,14 +75,6 @@ class Messages(Wire):
     def frames(self, event: Event) -> Iterator[bytes]:
         """All events that one event of the script causes, beginnings and ends of blocks included."""
         return map(self.frame, self._payloads(event))
-
-    def frame(self, data: Any) -> bytes:
-        """Events are named after their type."""
-        return sse_by_type(data)
-
-    def end(self) -> Iterable[bytes]:
-        """Nothing: the last `Finish` or `Usage` ended the message, or nothing did."""
-        return ()
 
     def body(self) -> Payload:
         """The message as it stands at the end of the script."""

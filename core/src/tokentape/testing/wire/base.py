@@ -31,11 +31,6 @@ def sse(data: Any, event: str | None = None) -> bytes:
     return name + b"data: " + to_json(data) + b"\n\n"
 
 
-def sse_by_type(data: Any) -> bytes:
-    """One server-sent event that is named after the type its data gives."""
-    return sse(data, data.get("type") if isinstance(data, dict) else None)
-
-
 class Wire(ABC):
     """Renders one script as the answer to one request.
 
@@ -117,3 +112,15 @@ class Wire(ABC):
     @abstractmethod
     def error(cls, type_: str, message: str, code: str | None = None) -> Any:
         """The body of an error status, as a JSON value."""
+
+
+class TypedEventsWire(Wire, ABC):
+    """A format whose events are named after the type they give, and whose last event ends the answer."""
+
+    def frame(self, data: Any) -> bytes:
+        """One server-sent event, named if its data gives a type."""
+        return sse(data, data.get("type") if isinstance(data, dict) else None)
+
+    def end(self) -> Iterable[bytes]:
+        """Nothing: the last `Finish` or `Usage` ended the answer, or nothing did."""
+        return ()
