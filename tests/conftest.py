@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 import tokentape
+from tape_reader import TapeReader
 from tokentape.testing import ProviderServer
 from tokentape.testing.rig import Rig
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tape_reader import TapeReader
+# A shell starts what it runs in the background with Ctrl-C ignored, and the programs that tests start would inherit it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

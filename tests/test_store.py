@@ -398,6 +398,17 @@ def test_a_batch_of_any_size_is_stored_whole(store, rows, size):
     assert tokens(rows) == [str(i) for i in range(size)]
 
 
+def test_a_backlog_is_committed_in_pieces_before_the_flush(path, rows):
+    store = SQLiteStore(path, process_value(), max_buffer=20_000)
+    store.tokentape_call_started(call_value())
+    for _ in range(30):
+        store.tokentape_tokens(call_value(), batch(*["word"] * 1000))
+        assert store.pending_events < 10_000
+
+    assert rows("SELECT count(*) AS n, max(token_index) AS last FROM llm_tokens") == [{"n": 30_000, "last": 29_999}]
+    store.tokentape_shutdown()
+
+
 @pytest.mark.scenario("storage/Emoji cut in two")
 def test_an_emoji_cut_in_two_is_whole_in_the_second_event(store, rows):
     call = call_value()

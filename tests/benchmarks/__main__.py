@@ -9,12 +9,20 @@ import click
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
+import importing
 import instructions
+import long_stream
 import per_call
 import per_chunk
+import reading
 import report
+import while_writing
+import writing
 
-MEASUREMENTS = {module.__name__: module for module in (per_chunk, instructions, per_call)}
+MEASUREMENTS = {
+    module.__name__: module
+    for module in (per_chunk, instructions, per_call, while_writing, writing, long_stream, importing, reading)
+}
 
 
 @click.command()

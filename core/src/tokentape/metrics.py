@@ -15,6 +15,7 @@ from operator import mul, sub
 from statistics import quantiles
 from typing import Any, Final, NamedTuple
 
+from .courtesy import give_way
 from .models import Cause, Metrics, Part, Position, Stall
 
 _MS: Final = 1000
@@ -88,7 +89,12 @@ def compute(t: Timings) -> tuple[Metrics, tuple[Stall, ...]]:
         return Metrics(**_request(t), tokens_per_second=_rate(t.token_count, t.end_us)), ()
     rows = _arrivals(t)
     times = [t.offset_us[row] for row in rows]
-    spread = _spread(_gaps_per_choice(t, rows, times))
+    # Of a long call each of these steps takes its time.
+    give_way()
+    gaps = _gaps_per_choice(t, rows, times)
+    give_way()
+    spread = _spread(gaps)
+    give_way()
     stalls = tuple(_stalls(t, rows, times))
     metrics = Metrics(
         **_request(t),

@@ -12,10 +12,11 @@ module that is patched, HTTP responses are told by their attributes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, Final
 
@@ -39,8 +40,9 @@ class Surface:
 
     Attributes:
         adapter: the adapter's name.
-        operation: what a request, by its options and whether it streams, asks for; None when it does not go to a model.
-        provider: who is behind a client, given also its host.
+        operation: what a request asks for, by its method (in lower case), its path and whether it streams; None when it
+            does not go to a model.
+        provider: who is behind a client, by its class and host.
         scalars: the parameters of a request's body that may be kept.
         reader: makes the reader of a call's chunks.
         read_body: reads the JSON object of an answer that was not streamed, on the writer thread.
@@ -49,8 +51,8 @@ class Surface:
     """
 
     adapter: str
-    operation: Callable[[Any, bool], str | None]
-    provider: Callable[[Any, str | None], str]
+    operation: Callable[[str, str, bool], str | None]
+    provider: Callable[[type, str | None], str]
     scalars: Callable[[Mapping[str, Any]], dict[str, Any]]
     reader: Callable[[CallRecorder], Reader]
     read_body: Callable[[CallRecorder, dict[str, Any]], None]
@@ -64,6 +66,9 @@ class Seams:
     def __init__(self, recorder: Recorder, surface: Surface) -> None:
         self._recorder = recorder
         self._surface = surface
+        # A program asks the same few endpoints with the same few kinds of clients again and again.
+        self._operation = lru_cache(maxsize=64)(partial(_operation, surface))
+        self._provider = lru_cache(maxsize=64)(surface.provider)
 
     def patch(self, patches: PatchSet, base_client: ModuleType, streaming: ModuleType) -> None:
         """Patch the SDK's `_base_client` and `_streaming` modules."""
@@ -166,7 +171,7 @@ class Seams:
 
     def _describe(self, client: Any, options: Any, streaming: bool) -> Request | None:
         """Read a request's options; None when it does not go to a model."""
-        operation = self._surface.operation(options, streaming)
+        operation = self._operation(str(options.method), str(options.url), streaming)
         if operation is None:
             return None
         body = _request_body(options)
@@ -175,7 +180,7 @@ class Seams:
         return Request(
             adapter=self._surface.adapter,
             operation=operation,
-            provider=self._surface.provider(client, host),
+            provider=self._provider(type(client), host),  # type: ignore[arg-type]  # it can be hashed, as every class can
             model=string(body.get("model")),
             server_address=host,
             streaming=streaming,
@@ -247,21 +252,20 @@ class Seams:
         faults.report(f"{self._surface.adapter} adapter", fault, lost)
 
 
+def _operation(surface: Surface, method: str, url: str, streaming: bool) -> str | None:
+    return surface.operation(method.lower(), url.partition("?")[0].rstrip("/"), streaming)
+
+
 def _request_body(options: Any) -> dict[str, Any]:
     """The request's JSON as it will be sent: the SDK merges `extra_body` in only after `request` was called."""
     json_data, extra = options.json_data, getattr(options, "extra_json", None)
-    body = dict(json_data) if isinstance(json_data, Mapping) else {}
-    return {**body, **extra} if isinstance(extra, Mapping) else body
+    body = json_data if isinstance(json_data, dict) else {}
+    return {**body, **extra} if extra and isinstance(extra, Mapping) else body
 
 
-def path_of(options: Any) -> str:
-    """The path of a request, without its query."""
-    return str(options.url).partition("?")[0].rstrip("/")
-
-
-def scalars(body: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def scalars(body: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
     """The parameters of a request that may be kept: of these names, those that hold one plain value."""
-    return {name: body[name] for name in names if isinstance(body.get(name), (str, int, float, bool))}
+    return {name: value for name, value in body.items() if name in names and isinstance(value, (str, int, float, bool))}
 
 
 def plain(value: Any) -> Any:

@@ -16,15 +16,15 @@ from typing import Any, Final
 
 from . import faults
 from .call import STRIDE, CallRecorder, Extra
+from .courtesy import give_way
 from .models import Call, Mark, Run, TokenBatch
 from .outcome import Seen, finished
 from .plugins import PluginHost
 from .recorder import Recorder
 from .redaction import BUILT_IN, CallRedactor, Rules, redact_json
 
-# As many events as can be taken apart and redacted in well under a millisecond of holding the interpreter.
-SLICE_EVENTS: Final = 256
-GIVE_WAY_S: Final = 0.00005
+# As many events as can be taken apart and redacted in a fifth of a millisecond, for which chunks may have to wait.
+SLICE_EVENTS: Final = 128
 # How long an idle writer sleeps before it looks again by itself.
 IDLE_S: Final = 5.0
 # How soon a flush tries again while an output holds something back.
@@ -204,6 +204,7 @@ class Writer:
             what, value = queue.popleft()
             with faults.guard("writer", f"a {what} event"):
                 self._hand_over(what, value)
+            give_way()
 
     def _hand_over(self, what: str, value: CallRecorder | Run | Mark) -> None:
         if isinstance(value, CallRecorder):
@@ -250,8 +251,7 @@ class Writer:
             live.parts += len(announced)
             batch = _batch(taken, recorded, live, tuple(announced))
             self._tokens(live, live.redactor.feed(batch) if live.redactor is not None else batch)
-            if count == SLICE_EVENTS:
-                time.sleep(GIVE_WAY_S)
+            give_way()
 
     def _tokens(self, live: _Live, batch: TokenBatch) -> None:
         if len(batch) or batch.parts:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tokentape.call import CallRecorder
 from tokentape.providers import provider_at
 from tokentape.reading import Reading, field
-from tokentape.stainless import Surface, path_of, scalars
+from tokentape.stainless import Surface, scalars
 from tokentape.taps import Reader
 
 from . import messages, sessions
@@ -19,7 +19,7 @@ _SESSION: Final = re.compile(r"/sessions/[^/]+/(events|threads/[^/]+)/stream$")
 
 _READERS: Final[dict[str, type[Reading]]] = {"messages": messages.MessagesReader, "session": sessions.SessionReader}
 
-_SCALARS: Final = ("model", "temperature", "top_p", "max_tokens", "stream")
+_SCALARS: Final = frozenset({"model", "temperature", "top_p", "max_tokens", "stream"})
 _HEADERS: Final = frozenset({"retry-after", "retry-after-ms"})
 
 # The clouds by the name of the client's class: its `base_url` may lead through somebody's gateway.
@@ -36,9 +36,8 @@ def is_kept_header(name: str) -> bool:
     return name in _HEADERS or (name.startswith("anthropic-ratelimit-") and name.endswith("-remaining"))
 
 
-def _operation(options: Any, streaming: bool) -> str | None:
-    path = path_of(options)
-    if str(options.method).lower() == "get":
+def _operation(method: str, path: str, streaming: bool) -> str | None:
+    if method == "get":
         return "session" if streaming and _SESSION.search(path) else None
     return "messages" if _MESSAGES.search(path) else None
 
@@ -53,8 +52,8 @@ def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _provider(client: Any, host: str | None) -> str:
-    names = [kind.__name__ for kind in type(client).__mro__]
+def _provider(client: type, host: str | None) -> str:
+    names = [kind.__name__ for kind in client.__mro__]
     cloud = next((provider for word, provider in _CLOUDS.items() if any(word in name for name in names)), None)
     return cloud or provider_at(host, "anthropic")
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tokentape.call import CallRecorder
 from tokentape.providers import provider_at
 from tokentape.reading import field, string
-from tokentape.stainless import Surface, path_of, scalars
+from tokentape.stainless import Surface, scalars
 from tokentape.taps import Reader
 
 from . import chat, completions, responses
@@ -33,17 +33,19 @@ _BODIES: Final = {
     "responses": responses.read_body,
 }
 
-_SCALARS: Final = (
-    "model",
-    "temperature",
-    "top_p",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "n",
-    "seed",
-    "stream",
-    "reasoning_effort",
+_SCALARS: Final = frozenset(
+    {
+        "model",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n",
+        "seed",
+        "stream",
+        "reasoning_effort",
+    }
 )
 _HEADERS: Final = frozenset({"openai-processing-ms", "retry-after", "retry-after-ms"})
 
@@ -63,9 +65,8 @@ def is_kept_header(name: str) -> bool:
     return name in _HEADERS or name.startswith("x-ratelimit-remaining")
 
 
-def _operation(options: Any, streaming: bool) -> str | None:
-    path = path_of(options)
-    if str(options.method).lower() == "get":
+def _operation(method: str, path: str, streaming: bool) -> str | None:
+    if method == "get":
         return "responses" if streaming and _RETRIEVE.search(path) else None
     return next((operation for pattern, operation in _OPERATIONS if pattern.search(path)), None)
 
@@ -75,8 +76,8 @@ def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
     return scalars(body, _SCALARS) | ({} if effort is None else {"reasoning_effort": effort})
 
 
-def _provider(client: Any, host: str | None) -> str:
-    if any("azure" in kind.__name__.lower() for kind in type(client).__mro__):
+def _provider(client: type, host: str | None) -> str:
+    if any("azure" in kind.__name__.lower() for kind in client.__mro__):
         return "azure.ai.openai"
     return provider_at(host, "openai")
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .. import faults
 from ..clock import utc_text
+from ..courtesy import give_way
 from ..errors import TapeError
 from ..models import Process
 from . import lost, schema, writes
@@ -150,6 +151,7 @@ class Committer:
             to = writes.Transaction(connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs))
             for operation in self.operations:
                 operation.write(to)
+                give_way()
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:

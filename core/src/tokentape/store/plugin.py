@@ -18,6 +18,8 @@ from .text import CallText
 logger = logging.getLogger(__name__)
 
 BUSY_MS: Final = 1000
+# A backlog is committed in pieces: otherwise all of it would be held here before any of it is written.
+COMMIT_EVENTS: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -128,6 +130,8 @@ class SQLiteStore:
             operation, events = self._held_events(call, live)
             self._committer.grow(operation, size)
             _gather(events, call, live, tokens, size)
+            if self.pending_events >= COMMIT_EVENTS and self._committer.last_error is None:
+                self._committer.commit()
 
     @hookimpl
     def tokentape_call_finished(self, call: FinishedCall) -> None:
