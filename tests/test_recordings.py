@@ -212,5 +212,5 @@ def test_the_page_of_providers_counts_exchanges_and_what_servers_do_differently(
     assert said == Counter((one.provider, one.api if one.streaming else "whole") for one in recordings())
     features = Counter(feature for one in recordings() if one.streaming for feature in one.features)
     different = re.findall(r"^\| .* \| `(\w+)` \| (\d+) \| .* \|$", page, re.MULTILINE)
-    assert len(different) == 16
+    assert len(different) == 18
     assert [name for name, count in different if features[name] != int(count)] == []
