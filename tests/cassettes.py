@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import vcr
 import yaml
 from vcr.request import Request
@@ -17,6 +19,7 @@ from tokentape.testing import (
     Finish,
     HTTPError,
     Logprob,
+    Ping,
     Reasoning,
     Refusal,
     Role,
@@ -28,9 +31,9 @@ from tokentape.testing import (
 )
 from tokentape.testing.rig import resolved
 
-FOLDER = Path(__file__).parents[1] / "cassettes" / "openai"
+FOLDER = Path(__file__).parents[1] / "cassettes"
 # Where the server that was recorded seems to be: its real port is another one each time.
-BASE_URL = "http://127.0.0.1/v1"
+ORIGIN = "http://127.0.0.1"
 # Looks like a key, so that the tests can look for it in what was recorded.
 KEY = "sk-never-on-a-cassette"
 MODES = ("sync", "async")
@@ -53,6 +56,32 @@ class Exchange:
     status: str = "completed"
     request: Mapping[str, Any] = field(default_factory=dict)
     streaming: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sdk:
+    """What is recorded through.
+
+    Attributes:
+        adapter: names the folder of its cassettes.
+        clients: its synchronous and its asynchronous client.
+        root: what its clients want in the base URL beyond the server's origin.
+        refused: what it raises for status 400.
+    """
+
+    adapter: str
+    clients: tuple[Callable[..., Any], Callable[..., Any]]
+    root: str
+    refused: type[Exception]
+
+    def client(self, mode: str, origin: str, key: str) -> Any:
+        """A client of a server, in one of the modes."""
+        return self.clients[MODES.index(mode)](base_url=origin + self.root, api_key=key, max_retries=0)
+
+
+OPENAI = Sdk("openai", (openai.OpenAI, openai.AsyncOpenAI), "/v1", openai.BadRequestError)
+ANTHROPIC = Sdk("anthropic", (anthropic.Anthropic, anthropic.AsyncAnthropic), "", anthropic.BadRequestError)
+SDKS: Mapping[str, Sdk] = {"chat": OPENAI, "responses": OPENAI, "completions": OPENAI, "messages": ANTHROPIC}
 
 
 def _tool(index: int, choice: int, *pieces: str) -> Iterator[Event]:
@@ -129,21 +158,53 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
         Exchange("in one piece", (*TEXT, Finish(), USAGE), streaming=False),
         Exchange("refused", (HTTPError(400, "scripted refusal"),), finish=None, status="error"),
     ),
+    "messages": (
+        Exchange("text", (Role(), Ping(), *TEXT, Finish(), USAGE), finish="end_turn"),
+        Exchange(
+            "thinking and two tools",
+            (
+                Reasoning("hm, "),
+                Reasoning("well"),
+                *TEXT,
+                *_tool(0, 0, '{"a', '": 1}'),
+                *_tool(1, 0, "{", "}"),
+                Finish("tool_calls"),
+                Usage(5, 20, cached=0, reasoning=14, cache_write=3),
+            ),
+            finish="tool_use",
+        ),
+        Exchange("counted on the way", (*TEXT, Usage(5, 4), Finish("length"), Usage(5, 9)), finish="max_tokens"),
+        Exchange("in one piece", (*TEXT, Finish(), USAGE), finish="end_turn", streaming=False),
+        Exchange("refused", (HTTPError(400, "scripted refusal"),), finish=None, status="error"),
+    ),
 }
-NAMES = tuple(f"{api}-{mode}.yaml" for api in EXCHANGES for mode in MODES)
+
+
+def name_of(api: str, mode: str) -> str:
+    """The cassette of an API and a mode, below the folder of all."""
+    return f"{SDKS[api].adapter}/{api}-{mode}.yaml"
+
+
+NAMES = tuple(name_of(api, mode) for api in EXCHANGES for mode in MODES)
 
 
 async def send(client: Any, api: str, exchange: Exchange) -> None:
     """Make the request with a client of either kind, and read the answer to its end."""
-    surfaces = {"chat": client.chat.completions, "responses": client.responses, "completions": client.completions}
+    surfaces = {
+        "chat": lambda: client.chat.completions,
+        "responses": lambda: client.responses,
+        "completions": lambda: client.completions,
+        "messages": lambda: client.messages,
+    }
     # The name in the question makes each request one of its own, by which its answer is found again.
     question = {
         "chat": {"messages": [{"role": "user", "content": exchange.name}]},
         "responses": {"input": exchange.name},
         "completions": {"prompt": exchange.name},
+        "messages": {"messages": [{"role": "user", "content": exchange.name}], "max_tokens": 50},
     }
     asked = {**question[api], **exchange.request, "stream": exchange.streaming}
-    answer = await resolved(surfaces[api].create(model="scripted-model", **asked))
+    answer = await resolved(surfaces[api]().create(model="scripted-model", **asked))
     if hasattr(answer, "__aiter__"):
         async for _ in answer:
             pass
@@ -168,7 +229,7 @@ def recorder(mode: str) -> vcr.VCR:
 def _bare_request(request: Request) -> Request:
     """Forget every header that is not on the list, the server's port, and the order of keys: each SDK has its own."""
     request.headers = {name: value for name, value in request.headers.items() if name.lower() in KEPT_HEADERS}
-    request.uri = BASE_URL + request.uri.partition("/v1")[2]
+    request.uri = ORIGIN + "/v1" + request.uri.partition("/v1")[2]
     request.body = json.dumps(json.loads(request.body), sort_keys=True)
     return request
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-FORMATS = ("openai-chat", "openai-completions", "openai-responses")
+FORMATS = ("openai-chat", "openai-completions", "openai-responses", "anthropic-messages")
 
 
 def folder() -> Path:
@@ -50,7 +50,7 @@ class Recording:
 
 @functools.cache
 def recordings() -> tuple[Recording, ...]:
-    """Every exchange in one of OpenAI's formats; empty where the folder is absent."""
+    """Every exchange in a format that an adapter reads; empty where the folder is absent."""
     index = folder() / "INDEX.tsv"
     if not index.is_file():
         return ()

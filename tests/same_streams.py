@@ -13,7 +13,8 @@ from typing import Any
 import openai
 
 import tokentape
-from openai_surfaces import SURFACES, Surface, client_for, use
+from openai_surfaces import SURFACES, Surface, client_for
+from surfaces import use
 from tape_reader import TapeReader
 from tokentape.testing import (
     Drop,

@@ -7,12 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 import yaml
 from vcr.cassette import Cassette
 
-from cassettes import BASE_URL, EXCHANGES, FOLDER, KEPT_HEADERS, KEY, MODES, NAMES, Exchange, recorder, send
+from cassettes import (
+    EXCHANGES,
+    FOLDER,
+    KEPT_HEADERS,
+    KEY,
+    MODES,
+    NAMES,
+    ORIGIN,
+    SDKS,
+    Exchange,
+    name_of,
+    recorder,
+    send,
+)
 from record_cassettes import record
 from tape_reader import TapeReader
 from tokentape.testing import Event, Reasoning, Refusal, Summary, Text, ToolArgs, ToolCall, Usage
@@ -31,18 +43,17 @@ KINDS: dict[type, str] = {
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("api", EXCHANGES)
 def test_cassette_is_on_the_tape_as_it_was_scripted(api: str, mode: str, tape: TapeReader) -> None:
-    with recorder("none").use_cassette(str(FOLDER / f"{api}-{mode}.yaml")) as cassette:
+    with recorder("none").use_cassette(str(FOLDER / name_of(api, mode))) as cassette:
         asyncio.run(replay(api, mode))
     assert unplayed(cassette) == []
     assert [read_back(tape, call) for call in tape.calls()] == [expected(api, exchange) for exchange in EXCHANGES[api]]
 
 
 async def replay(api: str, mode: str) -> None:
-    kind = openai.AsyncOpenAI if mode == "async" else openai.OpenAI
-    client = kind(base_url=BASE_URL, api_key="none", max_retries=0)
+    client = SDKS[api].client(mode, ORIGIN, "none")
     for exchange in EXCHANGES[api]:
         if exchange.status == "error":
-            with pytest.raises(openai.BadRequestError):
+            with pytest.raises(SDKS[api].refused):
                 await send(client, api, exchange)
         else:
             await send(client, api, exchange)
@@ -73,7 +84,7 @@ def shown(part: dict[str, Any]) -> tuple[Any, ...]:
 
 def expected(api: str, exchange: Exchange) -> dict[str, Any]:
     """What the script says, told without the recorder's code."""
-    usage = next((event for event in exchange.script if isinstance(event, Usage)), None)
+    usage = next((event for event in reversed(exchange.script) if isinstance(event, Usage)), None)
     parts, events = expected_parts(exchange.script) if exchange.streaming else ([], [])
     return {
         "operation": {"completions": "text_completion"}.get(api, api),
@@ -84,18 +95,18 @@ def expected(api: str, exchange: Exchange) -> dict[str, Any]:
         "http_status": 400 if exchange.status == "error" else 200,
         "retries": 0,
         "input_tokens": usage and usage.input_tokens,
-        "cached_input_tokens": usage and known(api, usage.cached),
+        "cached_input_tokens": usage and known(api, usage.cached, ("responses", "messages")),
         "output_tokens": usage and usage.output_tokens,
-        "reasoning_tokens": usage and known(api, usage.reasoning),
+        "reasoning_tokens": usage and known(api, usage.reasoning, ("responses",)),
         "event_count": len(events),
         "parts": parts,
         "events": events,
     }
 
 
-def known(api: str, count: int | None) -> int | None:
-    """Responses always tell these counts, the other formats where they have any."""
-    return (count or 0) if api == "responses" else count
+def known(api: str, count: int | None, always: tuple[str, ...]) -> int | None:
+    """A count that some formats always tell, the others where they have any."""
+    return (count or 0) if api in always else count
 
 
 def expected_parts(script: tuple[Event, ...]) -> tuple[list[tuple[Any, ...]], list[tuple[int, str]]]:
@@ -125,7 +136,7 @@ def names(event: Any) -> tuple[str | None, str | None]:
 
 
 def test_every_cassette_is_replayed_by_a_test() -> None:
-    assert sorted(path.name for path in FOLDER.rglob("*")) == sorted(NAMES)
+    assert sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml")) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,7 +157,7 @@ def test_recording_again_gives_the_same_bytes(tmp_path: Path) -> None:
     for api in EXCHANGES:
         for mode in MODES:
             again = record(api, mode, tmp_path)
-            assert again.read_bytes() == (FOLDER / again.name).read_bytes()
+            assert again.read_bytes() == (FOLDER / name_of(api, mode)).read_bytes()
 
 
 def spoiled(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:

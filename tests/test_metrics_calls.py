@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import tokentape
-from openai_surfaces import client_for, drain, use
+from openai_surfaces import client_for
+from surfaces import drain, use
 from tape_reader import TapeReader
 from tokentape.models import Metrics
 from tokentape.testing import (

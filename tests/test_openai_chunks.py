@@ -9,7 +9,8 @@ import openai
 import pytest
 
 import tokentape
-from openai_surfaces import MESSAGES, MODEL, chat, client_for, completion, drain, responses, use
+from openai_surfaces import MESSAGES, MODEL, chat, client_for, completion, responses
+from surfaces import drain, use
 from tape_reader import TapeReader
 from tokentape.testing import (
     ErrorEvent,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 
-import tokentape
-from openai_surfaces import chat, client_for, completion, drain, opened, responses, use
+from openai_surfaces import chat, client_for, completion, responses
+from surfaces import drain, failure, opened, same_failure, use
 from tape_reader import TapeReader
 from tokentape.testing import Drop, ErrorEvent, Hang, HTTPError, ProviderServer, Raw, Script, Text
 from tokentape.testing.rig import resolved
@@ -46,23 +45,6 @@ async def ask_whole(client: Any) -> Any:
     return await resolved(client.chat.completions.create(model="m", messages=[]))
 
 
-def failure(client: Any, body: Callable[[Any], Any] = ask) -> Any:
-    """Type, words and origin of what the program gets."""
-    with pytest.raises(BaseException) as caught:  # whatever it is, it is compared
-        use(client, body)
-    error = caught.value
-    return type(error), str(error), type(error.__cause__), type(error.__context__)
-
-
-def same_failure(make: Callable[[], Any], body: Callable[[Any], Any] = ask) -> Any:
-    """The failure of a recorded request; the same request, recording being off, fails alike."""
-    recorded = failure(make(), body)
-    assert tokentape.flush(10)
-    tokentape.disable()
-    assert failure(make(), body) == recorded
-    return recorded[0]
-
-
 @both
 @pytest.mark.scenario("adapters/Wrong key")
 @pytest.mark.parametrize("body", [ask, ask_responses, ask_completions, ask_raw, ask_streaming, ask_whole])
@@ -90,7 +72,7 @@ def test_a_wrong_key(body: Any, asynchronous: bool, server: ProviderServer, tape
 )
 def test_other_refusals(status: int, kind: str, server: ProviderServer, tape: TapeReader) -> None:
     server.add([HTTPError(status, headers={"x-ratelimit-remaining-requests": "0", "retry-after": "7"})])
-    failure(client_for(server, False))
+    failure(client_for(server, False), ask)
     call = tape.call()
     assert (call["status"], call["http_status"], call["error_type"], call["retries"]) == ("error", status, kind, 0)
     meta = {"x-ratelimit-remaining-requests": "0", "retry-after": "7"}
@@ -103,7 +85,7 @@ def test_nobody_listens(asynchronous: bool, tape: TapeReader) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     kind = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-    assert failure(kind(base_url=url, api_key="none", max_retries=2))[0] is openai.APIConnectionError
+    assert failure(kind(base_url=url, api_key="none", max_retries=2), ask)[0] is openai.APIConnectionError
     call = tape.call()
     assert (call["status"], call["error_type"], call["retries"]) == ("error", "APIConnectionError", 2)
     assert (call["http_status"], call["provider_request_id"], call["server_address"]) == (None, None, "127.0.0.1")
@@ -115,7 +97,7 @@ def test_nobody_listens(asynchronous: bool, tape: TapeReader) -> None:
 @both
 def test_no_answer_in_time(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([Text("late")], headers_delay=5.0))
-    failure(client_for(server, asynchronous, timeout=0.2))
+    failure(client_for(server, asynchronous, timeout=0.2), ask)
     call = tape.call()
     assert (call["status"], call["error_type"], call["http_status"]) == ("error", "APITimeoutError", None)
     assert call["duration_ms"] >= 200
@@ -125,7 +107,7 @@ def test_no_answer_in_time(asynchronous: bool, server: ProviderServer, tape: Tap
 @pytest.mark.scenario("adapters/Error inside the stream")
 def test_an_error_inside_a_chat_stream(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*THREE, ErrorEvent("server_error", "The server had an error")], repeat=True))
-    assert same_failure(lambda: client_for(server, asynchronous)) is openai.APIError
+    assert same_failure(lambda: client_for(server, asynchronous), ask) is openai.APIError
     call = tape.call()
     assert (call["status"], call["error_type"], call["http_status"]) == ("error", "APIError", 200)
     assert call["error_message"] == "The server had an error"
@@ -158,7 +140,7 @@ def test_the_connection_drops(body: Any, asynchronous: bool, server: ProviderSer
 @both
 def test_a_line_that_is_no_json(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*THREE, Raw(b"data: {broken\n\n"), Text("never read")], repeat=True))
-    kind = same_failure(lambda: client_for(server, asynchronous))
+    kind = same_failure(lambda: client_for(server, asynchronous), ask)
     call = tape.call()
     assert (call["status"], call["error_type"]) == ("error", kind.__qualname__)
     assert tape.text() == "one two three"
@@ -167,7 +149,7 @@ def test_a_line_that_is_no_json(asynchronous: bool, server: ProviderServer, tape
 @both
 def test_silence_longer_than_the_read_timeout(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*THREE, Hang(5.0)], repeat=True))
-    kind = same_failure(lambda: client_for(server, asynchronous, timeout=0.3))
+    kind = same_failure(lambda: client_for(server, asynchronous, timeout=0.3), ask)
     call = tape.call()
     assert (call["status"], call["error_type"]) == ("error", kind.__qualname__)
     assert call["tail_gap_ms"] >= 290

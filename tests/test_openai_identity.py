@@ -14,19 +14,8 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 import tokentape
-from openai_surfaces import (
-    MESSAGES,
-    MODEL,
-    SURFACES,
-    Surface,
-    chat,
-    client_for,
-    completion,
-    drain,
-    opened,
-    responses,
-    use,
-)
+from openai_surfaces import MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, responses
+from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import (
     Drop,

@@ -8,19 +8,8 @@ from typing import Any
 import pytest
 
 import tokentape
-from openai_surfaces import (
-    MESSAGES,
-    MODEL,
-    SURFACES,
-    Surface,
-    chat,
-    client_for,
-    completion,
-    drain,
-    opened,
-    responses,
-    use,
-)
+from openai_surfaces import MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, responses
+from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Script, Text, Usage
 from tokentape.testing.rig import resolved

@@ -43,18 +43,24 @@ with tokentape.start_llm_stream(model="m", provider="acme") as stream:
 tokentape.disable()
 assert not {sdks} & set(sys.modules), "an SDK was imported"
 """
-ASK_OPENAI = """
+ASK = """
 from tokentape.testing import Finish, ProviderServer, Text
-from openai import OpenAI
+import {sdk}
 with ProviderServer() as server:
     server.add([Text("Hel"), Text("lo"), Finish("stop")])
-    client = OpenAI(base_url=server.url, api_key="none")
-    list(client.chat.completions.create(model="m", messages=[], stream=True))
+    list({stream})
 """
-RECORD_OPENAI = f"""
+STREAMS = {
+    "openai": "openai.OpenAI(base_url=server.url, api_key='none').chat.completions.create("
+    "model='m', messages=[], stream=True)",
+    "anthropic": "anthropic.Anthropic(base_url=server.origin, api_key='none').messages.create("
+    "model='m', messages=[], max_tokens=9, stream=True)",
+}
+FINISHED = {"openai": "stop", "anthropic": "end_turn"}
+RECORD = """
 import tokentape
 tokentape.enable(db="tape.db")
-{ASK_OPENAI}
+{ask}
 tokentape.disable()
 """
 INSTALLED = """
@@ -151,11 +157,12 @@ def test_the_changelog_has_an_entry_for_the_version(folder: Path) -> None:
     assert [line for line in headings if re.search(rf"\b{project['name']} {re.escape(project['version'])}\b", line)]
 
 
-def test_the_adapter_supports_the_sdk_it_asks_for() -> None:
-    project = PROJECTS[ROOT / "adapters" / "openai"]["project"]
-    text = (ROOT / "adapters" / "openai" / "src" / "tokentape_openai" / "__init__.py").read_text("utf-8")
+@pytest.mark.parametrize("sdk", STREAMS)
+def test_the_adapter_supports_the_sdk_it_asks_for(sdk: str) -> None:
+    folder = ROOT / "adapters" / sdk
+    text = (folder / "src" / package(folder) / "__init__.py").read_text("utf-8")
     (supported,) = re.findall(r'^SUPPORTED\b.* = "(.+)"$', text, re.MULTILINE)
-    assert f"openai{supported}" in project["dependencies"]
+    assert f"{sdk}{supported}" in PROJECTS[folder]["project"]["dependencies"]
 
 
 @pytest.mark.must_run
@@ -199,12 +206,18 @@ def test_core_alone_imports_no_sdk_and_records_a_call(built: dict[Path, Built], 
     assert run(python, "-I", "-m", "tokentape", "--version", cwd=tmp_path).strip().endswith("0.1.0")
 
 
+def asking(sdk: str) -> str:
+    """A program that streams one answer."""
+    return ASK.format(sdk=sdk, stream=STREAMS[sdk])
+
+
 @pytest.mark.must_run
-def test_the_openai_adapter_is_found_and_records_a_call(built: dict[Path, Built], tmp_path: Path) -> None:
-    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "openai"].wheel]
+@pytest.mark.parametrize("sdk", STREAMS)
+def test_an_sdk_adapter_is_found_and_records_a_call(sdk: str, built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / sdk].wheel]
     python = bare_environment(tmp_path / "env", *map(str, wheels))
-    run(python, "-I", "-c", RECORD_OPENAI, cwd=tmp_path)
-    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
+    run(python, "-I", "-c", RECORD.format(ask=asking(sdk)), cwd=tmp_path)
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == f"('{sdk}', 'm', 'completed', '{FINISHED[sdk]}', 2)\n"
 
 
 @pytest.mark.must_run
@@ -217,18 +230,21 @@ def test_an_extra_installs_its_adapter(extra: str, built: dict[Path, Built], tmp
 
 
 @pytest.mark.must_run
-def test_a_program_without_the_adapter_is_told_the_line_that_helps(built: dict[Path, Built], tmp_path: Path) -> None:
-    python = bare_environment(tmp_path / "env", str(built[ROOT / "core"].wheel), "openai")
-    (tmp_path / "app.py").write_text(ASK_OPENAI, "utf-8")
+@pytest.mark.parametrize("sdk", STREAMS)
+def test_a_program_without_the_adapter_is_told_the_line_that_helps(
+    sdk: str, built: dict[Path, Built], tmp_path: Path
+) -> None:
+    python = bare_environment(tmp_path / "env", str(built[ROOT / "core"].wheel), sdk)
+    (tmp_path / "app.py").write_text(asking(sdk), "utf-8")
     recorded = [python, "-I", "-m", "tokentape", "run", "--db", "tape.db", "app.py"]
 
     said = completed(*recorded, cwd=tmp_path).stderr.splitlines()
-    hint = 'tokentape: openai was used, but not recorded; pip install "tokentape[openai]"'
+    hint = f'tokentape: {sdk} was used, but not recorded; pip install "tokentape[{sdk}]"'
     assert hint in said
     install(python, *shlex.split(hint.partition("pip install ")[2]), built=built)
     said = completed(*recorded, cwd=tmp_path).stderr.splitlines()
     assert said[-1].startswith("1 call, slowest first token ")
-    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == f"('{sdk}', 'm', 'completed', '{FINISHED[sdk]}', 2)\n"
 
 
 def tracked(folder: Path = ROOT) -> list[Path]:

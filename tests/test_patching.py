@@ -15,8 +15,9 @@ import pytest
 from openai import _base_client, _streaming
 
 import tokentape
-from openai_surfaces import chat, client_for, drain, use
+from openai_surfaces import chat, client_for
 from programs import Program
+from surfaces import drain, use
 from tape_reader import TapeReader
 from tokentape import patching, recording
 from tokentape.patching import PatchSet, patch_when_imported

@@ -1,4 +1,4 @@
-"""The real OpenAI client, answered from memory: no network, and where that is wanted no parsing either."""
+"""The real SDKs, answered from memory: no network, and where that is wanted no parsing either."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import cycle, islice
+from types import ModuleType
 from typing import Any
 
+import anthropic
 import openai
-from openai import _streaming
+from anthropic.types import RawMessageStreamEvent
 from openai._models import construct_type
 from openai.types.chat import ChatCompletionChunk
 from openai.types.responses import ResponseStreamEvent
 
 URL = "http://memory.invalid/v1"
 DISTINCT = 8
-
-# httpx or httpx2, whichever this SDK is built on.
-http = importlib.import_module(openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+CLIENTS = {openai: (openai.OpenAI, openai.AsyncOpenAI), anthropic: (anthropic.Anthropic, anthropic.AsyncAnthropic)}
 
 
 def chat_frame(number: int) -> dict[str, Any]:
@@ -61,17 +61,28 @@ def responses_events() -> list[Any]:
     return [construct_type(type_=ResponseStreamEvent, value=responses_frame(i)) for i in range(DISTINCT)]
 
 
-def client(frames: int = 0) -> openai.OpenAI:
+def messages_frame(number: int) -> dict[str, Any]:
+    """A text event of Anthropic's messages."""
+    return {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": f" tok{number}"}}
+
+
+def messages_events() -> list[Any]:
+    """Text events of Anthropic's messages, made as the SDK makes them."""
+    from anthropic._models import construct_type
+
+    return [construct_type(type_=RawMessageStreamEvent, value=messages_frame(i)) for i in range(DISTINCT)]
+
+
+def client(frames: int = 0, sdk: ModuleType = openai) -> Any:
     """A client whose answers are so many chat chunks."""
-    transport = http.MockTransport(lambda request: _answer(_chat_bytes(frames)))
-    return openai.OpenAI(api_key="none", base_url=URL, http_client=openai.DefaultHttpxClient(transport=transport))
+    transport = _http(sdk).MockTransport(lambda request: _answer(sdk, _chat_bytes(frames)))
+    return CLIENTS[sdk][0](api_key="none", base_url=URL, http_client=sdk.DefaultHttpxClient(transport=transport))
 
 
-def async_client() -> openai.AsyncOpenAI:
+def async_client(sdk: ModuleType = openai) -> Any:
     """An asynchronous client whose answers are empty streams."""
-    transport = http.MockTransport(lambda request: _answer(_no_bytes()))
-    http_client = openai.DefaultAsyncHttpxClient(transport=transport)
-    return openai.AsyncOpenAI(api_key="none", base_url=URL, http_client=http_client)
+    transport = _http(sdk).MockTransport(lambda request: _answer(sdk, _no_bytes()))
+    return CLIENTS[sdk][1](api_key="none", base_url=URL, http_client=sdk.DefaultAsyncHttpxClient(transport=transport))
 
 
 def chat(of: Any) -> Any:
@@ -84,8 +95,13 @@ def responses(of: Any) -> Any:
     return of.responses.create(model="gpt-x", input="Hi", stream=True)
 
 
+def messages(of: Any) -> Any:
+    """Ask for a streamed message: the SDK's stream, or an awaitable of it."""
+    return of.messages.create(model="claude-x", max_tokens=9, messages=[{"role": "user", "content": "Hi"}], stream=True)
+
+
 @contextmanager
-def prebuilt(objects: list[Any], count: int) -> Iterator[None]:
+def prebuilt(objects: list[Any], count: int, sdk: ModuleType = openai) -> Iterator[None]:
     """Have the SDK's streams hand over these objects, again and again, in place of parsing what came.
 
     Enter it before recording begins: the adapter then wraps this in place of the SDK's own method, which is put back
@@ -105,16 +121,21 @@ def prebuilt(objects: list[Any], count: int) -> Iterator[None]:
         finally:
             await self.response.aclose()
 
-    originals = _streaming.Stream.__stream__, _streaming.AsyncStream.__stream__
-    _streaming.Stream.__stream__, _streaming.AsyncStream.__stream__ = stream, async_stream
+    originals = sdk.Stream.__stream__, sdk.AsyncStream.__stream__
+    sdk.Stream.__stream__, sdk.AsyncStream.__stream__ = stream, async_stream
     try:
         yield
     finally:
-        _streaming.Stream.__stream__, _streaming.AsyncStream.__stream__ = originals
+        sdk.Stream.__stream__, sdk.AsyncStream.__stream__ = originals
 
 
-def _answer(body: Any) -> Any:
-    return http.Response(200, headers={"content-type": "text/event-stream"}, content=body)
+def _http(sdk: ModuleType) -> ModuleType:
+    """The library the SDK is built on, httpx or httpx2."""
+    return importlib.import_module(sdk.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0])
+
+
+def _answer(sdk: ModuleType, body: Any) -> Any:
+    return _http(sdk).Response(200, headers={"content-type": "text/event-stream"}, content=body)
 
 
 def _chat_bytes(frames: int) -> Iterator[bytes]:

@@ -33,7 +33,8 @@ class Machine:
     def __str__(self) -> str:
         return (
             f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}, "
-            f"openai {version('openai')}; load {self._before:.1f} at the start, {self._after:.1f} at the end"
+            f"openai {version('openai')}, anthropic {version('anthropic')}; "
+            f"load {self._before:.1f} at the start, {self._after:.1f} at the end"
         )
 
 

@@ -11,16 +11,19 @@ module that is patched, HTTP responses are told by their attributes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, Final
 
 from . import faults, heartbeat
 from .call import CallRecorder, Request
 from .patching import PatchSet
+from .reading import string
 from .recorder import Recorder
 from .taps import AsyncStreamTap, Reader, StreamTap
 from .transport import watch_bytes
@@ -37,18 +40,23 @@ class Surface:
 
     Attributes:
         adapter: the adapter's name.
-        describe: reads a request; None when it does not go to a model.
+        operation: what a request asks for, by its method (in lower case), its path and whether it streams; None when it
+            does not go to a model.
+        provider: who is behind a client, by its class and host.
+        scalars: the parameters of a request's body that may be kept.
         reader: makes the reader of a call's chunks.
-        read_body: reads the JSON body of an answer that was not streamed, on the writer thread.
-        request_id_header: the response header that holds the provider's request id.
+        read_body: reads the JSON object of an answer that was not streamed, on the writer thread.
+        request_id_headers: the response headers that may hold the provider's request id; the first there is counts.
         is_kept_header: whether a response header (in lower case) may be kept.
     """
 
     adapter: str
-    describe: Callable[[Any, Any, bool], Request | None]
+    operation: Callable[[str, str, bool], str | None]
+    provider: Callable[[type, str | None], str]
+    scalars: Callable[[Mapping[str, Any]], dict[str, Any]]
     reader: Callable[[CallRecorder], Reader]
-    read_body: Callable[[CallRecorder, bytes], None]
-    request_id_header: str
+    read_body: Callable[[CallRecorder, dict[str, Any]], None]
+    request_id_headers: tuple[str, ...]
     is_kept_header: Callable[[str], bool]
 
 
@@ -58,6 +66,9 @@ class Seams:
     def __init__(self, recorder: Recorder, surface: Surface) -> None:
         self._recorder = recorder
         self._surface = surface
+        # A program asks the same few endpoints with the same few kinds of clients again and again.
+        self._operation = lru_cache(maxsize=64)(partial(_operation, surface))
+        self._provider = lru_cache(maxsize=64)(surface.provider)
 
     def patch(self, patches: PatchSet, base_client: ModuleType, streaming: ModuleType) -> None:
         """Patch the SDK's `_base_client` and `_streaming` modules."""
@@ -82,7 +93,7 @@ class Seams:
             raise
         finally:
             _SENDING.reset(token)
-        self._sent(call)
+        self._sent(call, result)
         return result
 
     async def _async_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -97,7 +108,7 @@ class Seams:
             raise
         finally:
             _SENDING.reset(token)
-        self._sent(call)
+        self._sent(call, result)
         return result
 
     def _build_request(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -120,7 +131,8 @@ class Seams:
 
     def _process_response(self, wrapped: Any, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         call, response = _SENDING.get(), kwargs.get("response")
-        if call is not None and response is not None:
+        # Beneath middleware Anthropic's SDK comes here with refused attempts too.
+        if call is not None and response is not None and not response.is_error:
             try:
                 self._responded(call, response)
             except Exception as fault:
@@ -132,7 +144,8 @@ class Seams:
     ) -> Any:
         iterator = wrapped(*args, **kwargs)
         try:
-            call = getattr(stream.response, CALL_ATTRIBUTE, None)
+            # SDKs that make the iterator with the stream are still inside `request` when middleware made the response.
+            call = getattr(stream.response, CALL_ATTRIBUTE, None) or _SENDING.get()
             return iterator if call is None else tap(iterator, call, self._surface.reader(call))
         except Exception as fault:
             self._fault(fault, "a stream")
@@ -147,7 +160,7 @@ class Seams:
     ) -> CallRecorder | None:
         try:
             options = args[1] if len(args) > 1 else kwargs["options"]
-            request = self._surface.describe(client, options, bool(kwargs.get("stream")))
+            request = self._describe(client, options, bool(kwargs.get("stream")))
             call = None if request is None else self._recorder.start(request)
             if call is not None and watch is not None:
                 watch(call)
@@ -156,12 +169,32 @@ class Seams:
             self._fault(fault, "a call")
             return None
 
+    def _describe(self, client: Any, options: Any, streaming: bool) -> Request | None:
+        """Read a request's options; None when it does not go to a model."""
+        operation = self._operation(str(options.method), str(options.url), streaming)
+        if operation is None:
+            return None
+        body = _request_body(options)
+        host = getattr(getattr(client, "base_url", None), "host", None) or None
+        choices = body.get("n")
+        return Request(
+            adapter=self._surface.adapter,
+            operation=operation,
+            provider=self._provider(type(client), host),  # type: ignore[arg-type]  # it can be hashed, as every class can
+            model=string(body.get("model")),
+            server_address=host,
+            streaming=streaming,
+            scalars=self._surface.scalars(body),
+            body=body or None,
+            choices=choices if isinstance(choices, int) and choices > 0 else 1,
+        )
+
     def _responded(self, call: CallRecorder, response: Any) -> None:
         call.saw_response(response.status_code)
         self._read_headers(call, response.headers)
         if response.is_closed:
             # Read to its end before the SDK handed it over: an answer that is not streamed.
-            call.late = partial(self._surface.read_body, call, response.content)
+            call.late = partial(self._read_body, call, response.content)
             return
         setattr(response, CALL_ATTRIBUTE, call)
         body: list[bytes] | None = None if call.request.streaming else []
@@ -174,16 +207,30 @@ class Seams:
         if call.terminal:
             # Another response of the same library undoes the compression.
             headers = {"content-encoding": encoding} if encoding else {}
-            self._surface.read_body(call, kind(200, headers=headers, content=b"".join(body)).content)
+            self._read_body(call, kind(200, headers=headers, content=b"".join(body)).content)
+
+    def _read_body(self, call: CallRecorder, content: bytes) -> None:
+        """Read an answer in one piece; one that is not the expected JSON says nothing."""
+        try:
+            body = json.loads(content)
+        except ValueError:
+            return
+        if isinstance(body, dict):
+            self._surface.read_body(call, body)
 
     def _read_headers(self, call: CallRecorder, headers: Mapping[str, str]) -> None:
-        call.request_id = headers.get(self._surface.request_id_header)
+        names = self._surface.request_id_headers
+        call.request_id = next((headers[name] for name in names if name in headers), None)
         kept = self._surface.is_kept_header
         call.response_meta.update((name.lower(), value) for name, value in headers.items() if kept(name.lower()))
 
-    def _sent(self, call: CallRecorder) -> None:
-        """The SDK has handed over what `request` returns."""
+    def _sent(self, call: CallRecorder, result: Any) -> None:
+        """The SDK is about to hand over what `request` returns."""
         try:
+            response = getattr(result, "http_response", getattr(result, "response", None))
+            if call.request.streaming and response is not None and not hasattr(response, CALL_ATTRIBUTE):
+                # Middleware has put another response in the place of the one that came.
+                setattr(response, CALL_ATTRIBUTE, call)
             if call.request.streaming or call.watched:
                 call.carry_ns = call.clock.monotonic_ns() - call.start_ns
             else:
@@ -203,6 +250,22 @@ class Seams:
 
     def _fault(self, fault: Exception, lost: str) -> None:
         faults.report(f"{self._surface.adapter} adapter", fault, lost)
+
+
+def _operation(surface: Surface, method: str, url: str, streaming: bool) -> str | None:
+    return surface.operation(method.lower(), url.partition("?")[0].rstrip("/"), streaming)
+
+
+def _request_body(options: Any) -> dict[str, Any]:
+    """The request's JSON as it will be sent: the SDK merges `extra_body` in only after `request` was called."""
+    json_data, extra = options.json_data, getattr(options, "extra_json", None)
+    body = json_data if isinstance(json_data, dict) else {}
+    return {**body, **extra} if extra and isinstance(extra, Mapping) else body
+
+
+def scalars(body: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
+    """The parameters of a request that may be kept: of these names, those that hold one plain value."""
+    return {name: value for name, value in body.items() if name in names and isinstance(value, (str, int, float, bool))}
 
 
 def plain(value: Any) -> Any:

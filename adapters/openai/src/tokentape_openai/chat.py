@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tokentape.call import CallRecorder, Fragment
+from tokentape.reading import entries, field, text_of
 from tokentape.stainless import plain
 
-from .reading import Reading, entries, field, text_of
+from .reading import OpenAIReading
 from .usage import read_usage
 
 # Where servers put reasoning, which the format has no field for: the first that is there counts, since some send two.
 _REASONING_FIELDS: Final = ("reasoning_content", "reasoning")
 
 
-class ChatReader(Reading):
+class ChatReader(OpenAIReading):
     """Reads `ChatCompletionChunk` objects; any level of them may be missing."""
 
     __slots__ = ("_choices", "_plain_choice", "_text_part")
@@ -139,7 +140,7 @@ class ChatReader(Reading):
         text = text_of(value)
         if text:
             fragments.append(
-                Fragment(self._part(kind, number), text, len(logprobs) if logprobs else None, logprobs or None)
+                Fragment(self._call.part(kind, number), text, len(logprobs) if logprobs else None, logprobs or None)
             )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tokentape.call import CallRecorder, Fragment
+from tokentape.reading import entries, text_of
 from tokentape.stainless import plain
 
-from .reading import Reading, entries, text_of
+from .reading import OpenAIReading
 
 
-class CompletionReader(Reading):
+class CompletionReader(OpenAIReading):
     """Reads `Completion` objects as they come in a stream."""
 
     __slots__ = ("_choices",)
@@ -39,7 +40,7 @@ class CompletionReader(Reading):
             tokens = entries(getattr(logprobs, "tokens", None))
             fragments.append(
                 Fragment(
-                    self._part("text", number),
+                    self._call.part("text", number),
                     text,
                     len(tokens) if tokens else None,
                     [plain(logprobs)] if tokens else None,

@@ -1,67 +1,19 @@
-"""What the readers of all three wire formats do alike: note ids and usage, and append what a chunk added."""
+"""What the readers of OpenAI's three wire formats do alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from tokentape.call import CallRecorder
-from tokentape.models import Kind
+from tokentape.models import Usage
+from tokentape.reading import Reading
 
 from .usage import read_usage
 
 
-class Reading:
-    """Base of the readers: one object a call; its `read` is called once a chunk on the caller's thread."""
+class OpenAIReading(Reading):
+    """A reader of a format with OpenAI's usage objects."""
 
-    __slots__ = ("_call", "_extend", "_usage")
+    __slots__ = ()
 
-    def __init__(self, call: CallRecorder) -> None:
-        self._call = call
-        # The list is never replaced, so its method can be looked up once.
-        self._extend = call.rows.extend
-        self._usage: Any = None
-
-    def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
-        """Read one chunk and append what it adds; see `tokentape.taps.Reader`."""
-        raise NotImplementedError
-
-    def _note_ids(self, response_id: Any, model: Any) -> None:
-        call = self._call
-        if not call.response_id and isinstance(response_id, str):
-            call.response_id = response_id or None
-        if not call.response_model and isinstance(model, str):
-            call.response_model = model or None
-
-    def _note_usage(self, usage: Any) -> None:
-        """Keep the last usage object; some servers send one a chunk, so it is read once, on the writer thread."""
-        self._usage = usage
-        self._call.late = self._settle
-
-    def _settle(self) -> None:
-        self._call.usage_counts = read_usage(self._usage)
-        self._usage = None
-
-    def _part(self, kind: Kind, choice: int = 0, index: str | None = None) -> int:
-        return self._call.part(kind, choice, index)
-
-
-def text_of(value: Any) -> str:
-    """The text of a field that should be a string: lists of parts are joined, anything else that is there is shown."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return "".join(text_of(field(item, "text")) for item in value)
-    return str(value)
-
-
-def entries(value: Any) -> Sequence[Any]:
-    """The entries of a field that should be a list; none where it is anything else."""
-    return value if isinstance(value, (list, tuple)) else ()
-
-
-def field(item: Any, name: str) -> Any:
-    """An item of a JSON object or an attribute of an SDK object; None where there is none."""
-    return item.get(name) if isinstance(item, dict) else getattr(item, name, None)
+    def _counts(self, usage: Any) -> Usage | None:
+        return read_usage(usage)

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder, Fragment
 from tokentape.models import Kind
+from tokentape.reading import entries, field, text_of
 from tokentape.stainless import plain
 
-from .reading import Reading, entries, field, text_of
+from .reading import OpenAIReading
 from .usage import read_usage
 
 # Event type without `.delta`: the kind of its part, and the part's second index.
@@ -46,7 +47,7 @@ _TEXT_DELTA: Final = "response.output_text.delta"
 _NOWHERE: Final = object()
 
 
-class ResponsesReader(Reading):
+class ResponsesReader(OpenAIReading):
     """Reads `ResponseStreamEvent` objects."""
 
     __slots__ = ("_began", "_items", "_plain_content", "_plain_output", "_text_part")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final
 
-from tokentape.call import CallRecorder, Request
-from tokentape.stainless import Surface
+from tokentape.call import CallRecorder
+from tokentape.providers import provider_at
+from tokentape.reading import field, string
+from tokentape.stainless import Surface, scalars
 from tokentape.taps import Reader
 
 from . import chat, completions, responses
-from .reading import Reading
+from .reading import OpenAIReading
 
 _OPERATIONS: Final = (
     (re.compile(r"/chat/completions$"), "chat"),
@@ -22,7 +22,7 @@ _OPERATIONS: Final = (
 )
 _RETRIEVE: Final = re.compile(r"/responses/[^/]+$")
 
-_READERS: Final[dict[str, type[Reading]]] = {
+_READERS: Final[dict[str, type[OpenAIReading]]] = {
     "chat": chat.ChatReader,
     "text_completion": completions.CompletionReader,
     "responses": responses.ResponsesReader,
@@ -49,66 +49,15 @@ _SCALARS: Final = frozenset(
 )
 _HEADERS: Final = frozenset({"openai-processing-ms", "retry-after", "retry-after-ms"})
 
-# OpenTelemetry's `gen_ai.provider.name`, by the end of the host's name.
-_PROVIDERS: Final = {
-    "api.openai.com": "openai",
-    "openai.azure.com": "azure.ai.openai",
-    "cognitiveservices.azure.com": "azure.ai.openai",
-    "services.ai.azure.com": "azure.ai.inference",
-    "api.deepseek.com": "deepseek",
-    "api.groq.com": "groq",
-    "api.mistral.ai": "mistral_ai",
-    "api.perplexity.ai": "perplexity",
-    "api.x.ai": "x_ai",
-    "api.cohere.ai": "cohere",
-    "api.cohere.com": "cohere",
-    "generativelanguage.googleapis.com": "gcp.gemini",
-    "aiplatform.googleapis.com": "gcp.vertex_ai",
-    "amazonaws.com": "aws.bedrock",
-    "openrouter.ai": "openrouter",
-}
-
-
-def describe(client: Any, options: Any, streaming: bool) -> Request | None:
-    """Read a request's options; None when it does not go to a model.
-
-    Args:
-        client: the SDK's client.
-        options: its `FinalRequestOptions`.
-        streaming: whether the answer was asked for as a stream.
-    """
-    operation = _operation(str(options.method), str(options.url), streaming)
-    if operation is None:
-        return None
-    body = _body(options)
-    host = getattr(getattr(client, "base_url", None), "host", None) or None
-    choices = body.get("n")
-    return Request(
-        adapter="openai",
-        operation=operation,
-        provider=_provider(type(client), host),  # type: ignore[arg-type]  # it can be hashed, as every class can
-        model=_text(body.get("model")),
-        server_address=host,
-        streaming=streaming,
-        scalars=_scalars(body),
-        body=body or None,
-        choices=choices if isinstance(choices, int) and choices > 0 else 1,
-    )
-
 
 def reader(call: CallRecorder) -> Reader:
     """The reader of a call's chunks."""
     return _READERS[call.call.operation](call).read
 
 
-def read_body(call: CallRecorder, content: bytes) -> None:
-    """Read an answer that was not streamed; one that is not the expected JSON says nothing."""
-    try:
-        body = json.loads(content)
-    except ValueError:
-        return
-    if isinstance(body, dict):
-        _BODIES[call.call.operation](call, body)
+def read_body(call: CallRecorder, body: dict[str, Any]) -> None:
+    """Read an answer that was not streamed."""
+    _BODIES[call.call.operation](call, body)
 
 
 def is_kept_header(name: str) -> bool:
@@ -116,40 +65,23 @@ def is_kept_header(name: str) -> bool:
     return name in _HEADERS or name.startswith("x-ratelimit-remaining")
 
 
-SURFACE: Final = Surface("openai", describe, reader, read_body, "x-request-id", is_kept_header)
-
-
-# A program asks the same few endpoints again and again.
-@lru_cache(maxsize=64)
-def _operation(method: str, url: str, streaming: bool) -> str | None:
-    path = url.partition("?")[0].rstrip("/")
-    if method.lower() == "get":
+def _operation(method: str, path: str, streaming: bool) -> str | None:
+    if method == "get":
         return "responses" if streaming and _RETRIEVE.search(path) else None
     return next((operation for pattern, operation in _OPERATIONS if pattern.search(path)), None)
 
 
-def _body(options: Any) -> dict[str, Any]:
-    """The request's JSON as it will be sent: `extra_body` is merged in only after this point."""
-    json_data, extra = options.json_data, getattr(options, "extra_json", None)
-    body = json_data if isinstance(json_data, dict) else {}
-    return {**body, **extra} if extra and isinstance(extra, Mapping) else body
-
-
 def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
-    scalars = {n: v for n, v in body.items() if n in _SCALARS and isinstance(v, (str, int, float, bool))}
-    reasoning = body.get("reasoning")
-    if isinstance(reasoning, Mapping) and isinstance(reasoning.get("effort"), str):
-        scalars["reasoning_effort"] = reasoning["effort"]
-    return scalars
+    effort = string(field(body.get("reasoning"), "effort"))
+    return scalars(body, _SCALARS) | ({} if effort is None else {"reasoning_effort": effort})
 
 
-@lru_cache(maxsize=64)
 def _provider(client: type, host: str | None) -> str:
     if any("azure" in kind.__name__.lower() for kind in client.__mro__):
         return "azure.ai.openai"
-    # A host that is not known speaks OpenAI's language, which is the best that can be said of it.
-    return next((name for end, name in _PROVIDERS.items() if host and host.endswith(end)), "openai")
+    return provider_at(host, "openai")
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+SURFACE: Final = Surface(
+    "openai", _operation, _provider, _scalars, reader, read_body, ("x-request-id",), is_kept_header
+)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokentape.models import Usage
+from tokentape.reading import count
 from tokentape.stainless import plain
 
 
@@ -39,8 +40,4 @@ def _mapping(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _first(raw: Mapping[str, Any], *names: str) -> int | None:
-    for name in names:
-        value = raw.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None
+    return next((found for name in names if (found := count(raw.get(name))) is not None), None)

@@ -12,8 +12,9 @@ It needs no SDK and no network. Point any client at the server's URL:
         assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices) == "Hello"
         assert server.requests[0].json["model"] == "m"
 
-The same script answers chat completions, legacy completions and the Responses API, streamed or in one piece. What a
-step can hold is in `tokentape.testing.events`, how to add a wire format in `tokentape.testing.wire.base`.
+The same script answers OpenAI's chat completions, legacy completions and Responses, and Anthropic's messages (whose
+client takes `server.origin` for its base URL), streamed or in one piece. What a step can hold is in
+`tokentape.testing.events`, how to add a wire format in `tokentape.testing.wire.base`.
 """
 
 from __future__ import annotations

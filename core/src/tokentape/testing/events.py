@@ -29,7 +29,10 @@ class Logprob:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """The frame that opens an answer and holds no content. Responses: `response.created` and `response.in_progress`."""
+    """The frame that opens an answer and holds no content.
+
+    Responses: `response.created` and `response.in_progress`; messages: `message_start`.
+    """
 
     choice: int = 0
 
@@ -97,7 +100,8 @@ class Finish:
 
     Attributes:
         reason: as chat completions name it. Responses: `length` and `content_filter` become `response.incomplete`,
-            `failed` becomes `response.failed`, everything else `response.completed`.
+            `failed` becomes `response.failed`, everything else `response.completed`. Messages: `stop`, `length`,
+            `tool_calls` and `content_filter` become `end_turn`, `max_tokens`, `tool_use` and `refusal`.
     """
 
     reason: str = "stop"
@@ -143,7 +147,7 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """A comment that keeps the connection alive; no SDK shows it."""
+    """A comment that keeps the connection alive, in messages an event; no SDK shows it."""
 
     comment: str = "ping"
 

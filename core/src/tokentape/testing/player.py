@@ -61,7 +61,7 @@ class Player:
             self._fail(step.event)
 
     def _stream(self) -> None:
-        self._head(HTTPStatus.OK, {"content-type": "text/event-stream; charset=utf-8", "transfer-encoding": "chunked"})
+        self._head(HTTPStatus.OK, {"content-type": self._wire.content_type, "transfer-encoding": "chunked"})
         for step in self._wire.script.steps:
             self._happen(step)
             for frame in self._wire.render(step.event):
@@ -116,7 +116,7 @@ class Player:
         self._connection.send(body)
 
     def _head(self, status: int, headers: Mapping[str, str]) -> None:
-        ours = {"x-request-id": f"req_{self._request.number:06d}"}
+        ours = {self._wire.request_id_header: f"req_{self._request.number:06d}"}
         lines = [f"{name}: {value}" for name, value in (ours | dict(headers) | self._wire.script.headers).items()]
         status_line = f"HTTP/1.1 {status} {_reason(status)}"
         self._connection.send("\r\n".join([status_line, *lines, "", ""]).encode("latin-1"))

@@ -14,6 +14,8 @@ from ..events import Drop, Event, Hang, HTTPError, NoDone, Ping, Raw, WaitFor
 from ..log import Request
 from ..script import Script
 
+Payload = dict[str, Any]
+
 # What the server or this base class handles, in every format.
 _COMMON = (Raw, Ping, NoDone, HTTPError, Drop, Hang, WaitFor)
 
@@ -35,10 +37,14 @@ class Wire(ABC):
     Attributes:
         path: the endpoint, as the end of a request's path.
         carries: the events that this format can express, besides those that every format can.
+        content_type: of a stream.
+        request_id_header: the response header that tells a request's id.
     """
 
     path: ClassVar[str]
     carries: ClassVar[tuple[type, ...]]
+    content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
+    request_id_header: ClassVar[str] = "x-request-id"
 
     def __init__(self, request: Request, script: Script) -> None:
         self.request = request
@@ -106,3 +112,15 @@ class Wire(ABC):
     @abstractmethod
     def error(cls, type_: str, message: str, code: str | None = None) -> Any:
         """The body of an error status, as a JSON value."""
+
+
+class TypedEventsWire(Wire, ABC):
+    """A format whose events are named after the type they give, and whose last event ends the answer."""
+
+    def frame(self, data: Any) -> bytes:
+        """One server-sent event, named if its data gives a type."""
+        return sse(data, data.get("type") if isinstance(data, dict) else None)
+
+    def end(self) -> Iterable[bytes]:
+        """Nothing: the last `Finish` or `Usage` ended the answer, or nothing did."""
+        return ()

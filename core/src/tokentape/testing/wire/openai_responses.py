@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from ..events import ErrorEvent, Event, Finish, Reasoning, Refusal, Role, Summary, Text, ToolArgs, ToolCall, Usage
 from ..log import Request
 from ..script import Script
-from .base import sse
+from .base import Payload, TypedEventsWire
 from .openai_common import CREATED, OpenAIWire
-from .responses_items import Item, Part, Payload
+from .responses_items import Item, Part
 
 _Content = Text | Refusal | Reasoning | Summary | ToolCall | ToolArgs
 _ItemKey = tuple[str, int]
 _PartKey = tuple[_ItemKey, tuple[str, int]]
 
 
-class Responses(OpenAIWire):
+class Responses(TypedEventsWire, OpenAIWire):
     """`POST …/responses`, and `GET …/responses/{id}?stream=true&starting_after=n`."""
 
     path = "/responses"
@@ -69,14 +68,6 @@ class Responses(OpenAIWire):
             self._sequence_number += 1
             if self._sequence_number > after:
                 yield self.frame(payload | {"sequence_number": self._sequence_number})
-
-    def frame(self, data: Any) -> bytes:
-        """Events are named after their type."""
-        return sse(data, data.get("type") if isinstance(data, dict) else None)
-
-    def end(self) -> Iterable[bytes]:
-        """Nothing: the last `Finish` or `Usage` ended the response, or nothing did."""
-        return ()
 
     def body(self) -> Payload:
         """The response as it stands at the end of the script."""

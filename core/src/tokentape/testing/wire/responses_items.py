@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from ..events import Logprob
+from .base import Payload
 from .openai_common import logprob_objects
-
-Payload = dict[str, Any]
 
 
 class _Form(NamedTuple):

@@ -1,0 +1,89 @@
+"""Uses of an SDK's clients, each written once for its two kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+import tokentape
+from tokentape.testing.rig import resolved
+
+
+def use(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What a coroutine over a client returns; run on an event loop for an asynchronous one, else straight through."""
+
+    async def whole() -> Any:
+        try:
+            return await body(client)
+        finally:
+            await resolved(client.close())
+
+    if inspect.iscoroutinefunction(client.close):
+        return asyncio.run(whole())
+    try:
+        whole().send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("a synchronous client had something awaited")
+
+
+async def drain(stream: Any) -> list[Any]:
+    """Everything a stream of either kind yields."""
+    if hasattr(stream, "__aiter__"):
+        return [chunk async for chunk in stream]
+    return list(stream)
+
+
+@asynccontextmanager
+async def opened(manager: Any) -> AsyncIterator[Any]:
+    """Enter a context manager of either kind."""
+    if hasattr(manager, "__aenter__"):
+        async with manager as entered:
+            yield entered
+    else:
+        with manager as entered:
+            yield entered
+
+
+async def direct(sent: Any) -> list[Any]:
+    """What the stream that `create` returns yields."""
+    return await drain(await resolved(sent))
+
+
+async def raw(sent: Any) -> list[Any]:
+    """What the stream of a raw response yields."""
+    return await drain(await resolved((await resolved(sent)).parse()))
+
+
+async def streaming(manager: Any) -> list[Any]:
+    """What the stream of a streaming response yields."""
+    async with opened(manager) as response:
+        return await drain(await resolved(response.parse()))
+
+
+async def helper(manager: Any) -> list[Any]:
+    """What the SDK's own `stream()` yields."""
+    async with opened(manager) as stream:
+        return await drain(stream)
+
+
+def failure(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Type, words and origin of what the program gets."""
+    with pytest.raises(BaseException) as caught:  # whatever it is, it is compared
+        use(client, body)
+    error = caught.value
+    return type(error), str(error), type(error.__cause__), type(error.__context__)
+
+
+def same_failure(make: Callable[[], Any], body: Callable[[Any], Awaitable[Any]]) -> Any:
+    """The type of a recorded request's failure; the same request, recording being off, fails alike."""
+    recorded = failure(make(), body)
+    assert tokentape.flush(10)
+    tokentape.disable()
+    assert failure(make(), body) == recorded
+    return recorded[0]
