@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -174,6 +175,16 @@ def test_an_answer_in_one_piece_is_a_row_and_stays_one_piece(
     assert tape.tokens() == []
     (request,) = server.requests
     assert "stream" not in request.json or request.json["stream"] is False
+
+
+def test_an_answer_in_one_piece_is_no_stream_however_long_it_took(server: ProviderServer, tape: TapeReader) -> None:
+    server.add(Script(ANSWER, headers_delay=0.5))
+    asked = threading.Thread(target=chat_model(server.url).invoke, args=("hi",))
+    asked.start()
+    while not tape.calls():
+        pass  # until then it has been written as a stream, since nothing says yet what it is
+    asked.join()
+    assert shown(tape.call()) == expected(streaming=False)
 
 
 @pytest.mark.parametrize("surface", [*STREAMED, *AT_ONCE])
