@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,11 +179,13 @@ def test_an_answer_in_one_piece_is_a_row_and_stays_one_piece(
 
 
 def test_an_answer_in_one_piece_is_no_stream_however_long_it_took(server: ProviderServer, tape: TapeReader) -> None:
-    server.add(Script(ANSWER, headers_delay=0.5))
+    server.add(Script(ANSWER, headers_delay=1.5))
     asked = threading.Thread(target=chat_model(server.url).invoke, args=("hi",))
     asked.start()
-    while not tape.calls():
-        pass  # until then it has been written as a stream, since nothing says yet what it is
+    while not server.requests:
+        time.sleep(0.01)
+    # Nothing says yet what it is.
+    assert (tape.call()["status"], tape.call()["streaming"]) == ("running", 1)
     asked.join()
     assert shown(tape.call()) == expected(streaming=False)
 

@@ -16,6 +16,7 @@ from tokentape import context, faults
 from tokentape.recorder import Recorder
 from tokentape.settings import is_strict
 
+from .cancellation import note_begun
 from .marks import Marks, node_name, step_name
 from .model_run import ModelRun
 from .requests import chat_request, text_request
@@ -129,6 +130,7 @@ class Handler(BaseCallbackHandler):  # type: ignore[misc]  # to us, every LangCh
         with context.setting(context.LABELS, {**labels, **context.LABELS.get()}):
             call = recorder.start(request)
         if call is not None:
+            note_begun(run_id)
             self._runs[run_id] = ModelRun(call, alone=told.get("batch_size", 1) == 1)
 
 
