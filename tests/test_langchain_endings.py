@@ -98,7 +98,7 @@ async def test_a_cancelled_task(how: str, server: ProviderServer, tape: TapeRead
     events, requests = int("stream" in how), 2 if how == "abatch" else 1
     task = asyncio.create_task(use())
     async with asyncio.timeout(20):
-        while len(server.requests) < requests or len(tape.tokens()) < 2 * events:
+        while len(server.requests) < requests or len(tape.tokens()) < 2 * events:  # noqa: ASYNC110
             await asyncio.sleep(0.02)  # what is waited for happens in other threads
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
