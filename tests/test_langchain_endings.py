@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from langchain_core.callbacks import CallbackManager
+from langchain_core.callbacks.manager import handle_event
 
 import tokentape
 from langchain_drivers import chat_model
 from scripted_chat_model import ScriptedChatModel, chunk
 from tape_reader import TapeReader
+from tokentape.recorder import Recorder
 from tokentape.testing import Drop, ErrorEvent, Finish, ProviderServer, Script, Text
 from tokentape_langchain.handler import Handler
 from tokentape_langchain.hook import SWITCH
@@ -122,7 +124,9 @@ def test_silence_has_no_known_cause_above_and_a_known_one_beneath(server: Provid
     assert [tuple(row.values()) for row in stalls if row] == [("framework", "unknown"), ("sdk", "upstream")]
 
 
-def test_after_disable_langchain_is_as_it_was(server: ProviderServer, tmp_path: Path) -> None:
+def test_after_disable_langchain_is_as_it_was(
+    server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.add(Script(WORDS[:2], repeat=True))
     model = chat_model(server.url)
     before = CallbackManager.configure().handlers
@@ -132,6 +136,7 @@ def test_after_disable_langchain_is_as_it_was(server: ProviderServer, tmp_path: 
     read(stream, 1)
     tokentape.disable()
     assert CallbackManager.configure().handlers == before
+    monkeypatch.setattr(Recorder, "start", fail)
     # What began while it was recorded goes on unrecorded, as does what still has the handler.
     list(stream)
     list(model.stream("hi", {"callbacks": [handler]}))
@@ -159,6 +164,24 @@ def test_a_copied_configuration_keeps_the_one_handler(tape: TapeReader) -> None:
     assert len(tape.calls()) == 2
 
 
+def fail(*_: Any, **__: Any) -> None:
+    raise RuntimeError("of the recording")
+
+
+def test_a_fault_of_ours_is_seen_where_faults_shall_be_seen(tape: TapeReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENTAPE_STRICT", "1")
+    monkeypatch.setattr("tokentape_langchain.chunks.ChunkReader.read", fail)
+    with pytest.raises(RuntimeError, match="of the recording"):
+        list(ScriptedChatModel(chunks=[chunk("a")]).stream("hi"))
+
+
+@pytest.mark.usefixtures("lenient", "tape")
+def test_a_callback_called_as_it_never_was_reaches_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    CallbackManager.configure().on_tool_start({}, "", told_from_now_on=1).on_tool_end(None)
+    handle_event(CallbackManager.configure().handlers, "on_tool_start", "ignore_agent")
+    assert "Error in Handler.on_tool_start callback" in caplog.text
+
+
 @pytest.mark.parametrize(
     "target",
     [
@@ -178,9 +201,6 @@ def test_a_fault_of_ours_never_reaches_the_program(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise RuntimeError("of the recording")
-
     monkeypatch.setattr(target, fail)
     server.add([Text("Hel"), Text("lo"), Finish("stop")])
     prompt_and_model = (lambda text: text) | as_node(chat_model(server.url))

@@ -51,6 +51,13 @@ with ProviderServer() as server:
     list(client.chat.completions.create(model="m", messages=[], stream=True))
 tokentape.disable()
 """
+RECORD_LANGCHAIN = """
+import tokentape
+tokentape.enable(db="tape.db")
+from langchain_core.language_models import GenericFakeChatModel
+list(GenericFakeChatModel(model="m", messages=iter(["Hel lo"])).stream("hi"))
+tokentape.disable()
+"""
 READ_BACK = """
 import sqlite3
 columns = "adapter, request_model, status, finish_reason, event_count"
@@ -122,11 +129,12 @@ def test_the_module_and_the_distribution_have_one_version(folder: Path) -> None:
     assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [PROJECTS[folder]["project"]["version"]]
 
 
-def test_the_adapter_supports_the_sdk_it_asks_for() -> None:
-    project = PROJECTS[ROOT / "adapters" / "openai"]["project"]
-    text = (ROOT / "adapters" / "openai" / "src" / "tokentape_openai" / "__init__.py").read_text("utf-8")
+@pytest.mark.parametrize(("adapter", "sdk"), [("langchain", "langchain-core"), ("openai", "openai")])
+def test_the_adapter_supports_the_sdk_it_asks_for(adapter: str, sdk: str) -> None:
+    folder = ROOT / "adapters" / adapter
+    text = (folder / "src" / package(folder) / "__init__.py").read_text("utf-8")
     (supported,) = re.findall(r'^SUPPORTED\b.* = "(.+)"$', text, re.MULTILINE)
-    assert f"openai{supported}" in project["dependencies"]
+    assert f"{sdk}{supported}" in PROJECTS[folder]["project"]["dependencies"]
 
 
 @pytest.mark.must_run
@@ -174,6 +182,15 @@ def test_the_openai_adapter_is_found_and_records_a_call(built: dict[Path, Built]
     python = bare_environment(tmp_path / "env", *wheels)
     run(python, "-I", "-c", RECORD_OPENAI, cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
+
+
+def test_the_langchain_adapter_is_found_and_records_a_call_without_any_sdk(
+    built: dict[Path, Built], tmp_path: Path
+) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "langchain"].wheel]
+    python = bare_environment(tmp_path / "env", *wheels)
+    run(python, "-I", "-c", RECORD_LANGCHAIN, cwd=tmp_path)
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('langchain', None, 'completed', None, 3)\n"
 
 
 def tracked(folder: Path = ROOT) -> list[Path]:
