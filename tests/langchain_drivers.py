@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import openai
 from langchain_openai import ChatOpenAI
 
 MODEL = "gpt-x"
 
 
 def chat_model(url: str, **options: Any) -> ChatOpenAI:
-    """A chat model of the server at this URL."""
-    return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | options)
+    """A chat model of the server at this URL.
+
+    With connections of its own: LangChain keeps those it makes for later models, also beyond the event loop they need.
+    """
+    own = {"http_client": openai.DefaultHttpxClient(), "http_async_client": openai.DefaultAsyncHttpxClient()}
+    return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | own | options)
 
 
 class LangChainDriver:

@@ -154,7 +154,7 @@ def test_a_mark_of_the_programs_own_belongs_to_no_call_that_has_ended(server: Pr
     chat_model(server.url).invoke("hi")
 
     async def later() -> None:
-        await chat_model(server.url, timeout=31).ainvoke("hi")
+        await chat_model(server.url).ainvoke("hi")
         with tokentape.mark("own"):
             pass
 

@@ -52,11 +52,6 @@ def model(server: ProviderServer) -> Model:
     return chat_model(server.url)
 
 
-def twin(server: ProviderServer) -> Model:
-    """The same model with connections of its own: those of the other belong to an event loop that is gone."""
-    return chat_model(server.url, timeout=31)
-
-
 async def drained(stream: Any) -> list[Any]:
     return [item async for item in stream]
 
@@ -197,7 +192,8 @@ def test_requests_are_the_same_with_and_without_recording(
     use = {**STREAMED, **AT_ONCE}[surface]
     use(model)
     tokentape.enable(db=tmp_path / "tape.db", plugins=["langchain"])
-    use(twin(server))
+    # Another one: the connections of the first belong to an event loop that is gone.
+    use(chat_model(server.url))
     before, after = server.requests
     assert before.body == after.body
 
@@ -213,7 +209,7 @@ def test_what_the_program_sees_is_the_same(model: Model, server: ProviderServer,
 
     plain = seen(model), asyncio.run(events(model))
     tokentape.enable(db=tmp_path / "tape.db")
-    again = twin(server)
+    again = chat_model(server.url)
     assert (seen(again), asyncio.run(events(again))) == plain
 
 
