@@ -8,15 +8,20 @@ from typing import Any, Final
 from tokentape.call import CallRecorder, Fragment
 
 _FINISH_REASONS: Final = ("finish_reason", "stop_reason", "done_reason")
+_ON_EACH_CHUNK: Final = frozenset({"model_provider"})
 
 
 class ChunkReader:
     """Reads the chunks of one call. Nothing of a chunk is kept but its strings and numbers."""
 
-    __slots__ = ("_call",)
+    __slots__ = ("_call", "_extend", "_text_part")
 
     def __init__(self, call: CallRecorder) -> None:
         self._call = call
+        # The list is never replaced, so its method can be looked up once.
+        self._extend = call.rows.extend
+        # Known once a text has come: what is nothing but more of it needs no more than an append.
+        self._text_part: int | None = None
 
     def read(self, token: Any, chunk: Any, at_ns: int) -> None:
         """Append what a chunk adds.
@@ -27,14 +32,14 @@ class ChunkReader:
             at_ns: when it came.
         """
         message = getattr(chunk, "message", None)
-        if message is None:
+        if self._text_part is not None and message is not None and _is_plain_text(message, chunk):
+            self._extend((at_ns, at_ns, self._text_part, message.content))
+        elif message is None:
             fragments: list[Fragment] = []
             self._add_content(token if chunk is None else chunk.text, fragments)
-        elif _is_synthetic(message, chunk):
-            return
-        else:
-            fragments = self._fragments(message, chunk.generation_info or {})
-        self._call.add_chunk(at_ns, at_ns, fragments)
+            self._call.add_chunk(at_ns, at_ns, fragments)
+        elif not _is_synthetic(message, chunk):
+            self._call.add_chunk(at_ns, at_ns, self._fragments(message, chunk.generation_info or {}))
 
     def _fragments(self, message: Any, info: Mapping[str, Any]) -> list[Fragment]:
         fragments: list[Fragment] = []
@@ -49,7 +54,7 @@ class ChunkReader:
     def _add_content(self, content: Any, fragments: list[Fragment], logprobs: list[Any] | None = None) -> None:
         if isinstance(content, str):
             if content:
-                part = self._call.part("text")
+                part = self._text_part = self._call.part("text")
                 fragments.append(Fragment(part, content, len(logprobs) if logprobs else None, logprobs))
         elif isinstance(content, Sequence):
             for block in content:
@@ -133,6 +138,18 @@ def _logprobs(info: Mapping[str, Any]) -> list[Any] | None:
     told = info.get("logprobs")
     tokens = told.get("content") if isinstance(told, Mapping) else None
     return tokens if isinstance(tokens, list) and tokens else None
+
+
+def _is_plain_text(message: Any, chunk: Any) -> bool:
+    """Whether a chunk says nothing but a piece of text; LangChain puts the provider's name on each."""
+    return (
+        message.content.__class__ is str
+        and message.content != ""
+        and not chunk.generation_info
+        and not getattr(message, "tool_call_chunks", None)
+        and not message.additional_kwargs
+        and message.response_metadata.keys() <= _ON_EACH_CHUNK
+    )
 
 
 def _is_synthetic(message: Any, chunk: Any) -> bool:
