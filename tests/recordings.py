@@ -32,6 +32,7 @@ class Recording:
 
     file: str
     interaction: int
+    provider: str
     api: str
     streaming: bool
     status: int
@@ -74,6 +75,7 @@ def _recording(row: dict[str, str]) -> Recording:
     return Recording(
         file=row["file"],
         interaction=int(row["interaction"]),
+        provider=row["provider"],
         api=row["api"],
         streaming=row["streaming"] == "yes",
         status=int(row["status"]),

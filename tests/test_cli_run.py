@@ -259,6 +259,11 @@ def test_sdk_without_an_adapter_is_named_with_its_extra(run: Runner) -> None:
     assert note == 'tokentape: openai was used, but not recorded; pip install "tokentape[openai]"'
 
 
+def test_sdk_with_an_adapter_is_not_named_when_the_program_stops_recording_itself(run: Runner) -> None:
+    run.write("app.py", "import openai, tokentape\ntokentape.disable()\n")
+    assert run("app.py").stderr == "0 calls. Next: tokentape status\n"
+
+
 def test_program_that_no_python_ran_for_is_told(run: Runner) -> None:
     summary, note = run("true").stderr.splitlines()
     assert summary == "0 calls. Next: tokentape status"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,14 @@ from typing import Any
 import pytest
 import sqlite_utils
 from click.testing import CliRunner, Result
+from datasette.app import Datasette
+from sqlite_utils.cli import cli as sqlite_utils_cli
 
 import tokentape
 from tokentape import settings
 from tokentape.cli import cli
+from tokentape.cli.demo import _next_steps
+from tokentape.store.views import VIEWS
 
 PROGRAM = (sys.executable, "-c", "from tokentape.cli import main; main()")
 SCRIPTS = sysconfig.get_path("scripts")
@@ -176,6 +182,47 @@ def test_each_proposed_command_works(played: Played) -> None:
         )
         assert (done.returncode, done.stderr) == (0, ""), command
         assert "demo-stall" in done.stdout, command
+
+
+def test_what_is_not_installed_is_proposed_in_a_version_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    (*_, line) = _next_steps(Path("demo.db"), [{"uid": "U", "scene": "stall"}])
+    assert line == f"{SCRIPTS}/pip install 'datasette<1' && {SCRIPTS}/datasette demo.db"
+
+
+@pytest.mark.scenario("storage/Other people's tools")
+def test_sqlite_utils_reads_the_tape_of_the_demo(played: Played) -> None:
+    tables = json.loads(sqlite_utils_says("tables", played.db))
+    names = [table["table"] for table in tables] + list(VIEWS)
+    schema = sqlite_utils_says("schema", played.db)
+    assert [name for name in names if not re.search(rf"CREATE (TABLE|VIEW) \W?{name}\b", schema)] == []
+    rows = {name: json.loads(sqlite_utils_says("rows", played.db, name)) for name in names}
+    assert {name for name in names if not rows[name]} == {"llm_token_logprobs", "marks", "in_flight"}
+    assert {len(rows[name]) for name in ("llm_calls", "calls", "responses", "streaming_stats")} == {12}
+    for check, answer in {"integrity_check": [("ok",)], "foreign_key_check": []}.items():
+        with closing(sqlite3.connect(played.db)) as connection:
+            assert connection.execute(f"PRAGMA {check}").fetchall() == answer
+
+
+@pytest.mark.scenario("storage/Other people's tools")
+async def test_datasette_opens_every_table_and_view_of_the_tape_of_the_demo(played: Played) -> None:
+    datasette = Datasette([str(played.db)])
+    database = (await datasette.client.get(f"/{played.db.stem}.json")).json()
+    names = [table["name"] for table in database["tables"] if not table["hidden"]]
+    names += [view["name"] for view in database["views"]]
+    assert set(VIEWS) < set(names)
+    for name in names:
+        page = await datasette.client.get(f"/{played.db.stem}/{name}")
+        assert page.status_code == 200, name
+        answer = await datasette.client.get(f"/{played.db.stem}/{name}.json?_shape=objects")
+        assert answer.json().get("error") is None, name
+
+
+def sqlite_utils_says(command: str, *arguments: object) -> str:
+    """What a command of sqlite-utils prints."""
+    result = CliRunner().invoke(sqlite_utils_cli, [command, *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 @pytest.mark.scenario("cli/Demo apart from the user's tape")

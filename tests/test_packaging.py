@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
 import tomllib
 import venv
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import Parser
@@ -40,15 +43,18 @@ with tokentape.start_llm_stream(model="m", provider="acme") as stream:
 tokentape.disable()
 assert not {sdks} & set(sys.modules), "an SDK was imported"
 """
-RECORD_OPENAI = """
-import tokentape
+ASK_OPENAI = """
 from tokentape.testing import Finish, ProviderServer, Text
-tokentape.enable(db="tape.db")
 from openai import OpenAI
 with ProviderServer() as server:
     server.add([Text("Hel"), Text("lo"), Finish("stop")])
     client = OpenAI(base_url=server.url, api_key="none")
     list(client.chat.completions.create(model="m", messages=[], stream=True))
+"""
+RECORD_OPENAI = f"""
+import tokentape
+tokentape.enable(db="tape.db")
+{ASK_OPENAI}
 tokentape.disable()
 """
 RECORD_LANGCHAIN = """
@@ -57,6 +63,10 @@ tokentape.enable(db="tape.db")
 from langchain_core.language_models import GenericFakeChatModel
 list(GenericFakeChatModel(model="m", messages=iter(["Hel lo"])).stream("hi"))
 tokentape.disable()
+"""
+INSTALLED = """
+import importlib.metadata, json
+print(json.dumps([distribution.name for distribution in importlib.metadata.distributions()]))
 """
 READ_BACK = """
 import sqlite3
@@ -98,18 +108,30 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Built]:
 
 def run(*command: str, cwd: Path = ROOT) -> str:
     """What a command printed; its errors are the test's."""
+    return completed(*command, cwd=cwd).stdout
+
+
+def completed(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """What a command printed, on both streams; its errors are the test's."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, f"{' '.join(command[:4])} …:\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return done
 
 
-def bare_environment(folder: Path, *wheels: Path) -> str:
-    """The Python of a new environment in which nothing but these wheels and what they need is installed."""
+def bare_environment(folder: Path, *requirements: str, built: Mapping[Path, Built] | None = None) -> str:
+    """The Python of a new environment in which nothing but these requirements and what they need is installed."""
     venv.create(folder, with_pip=False)
     python = str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
-    constraints = str(ROOT / "constraints.txt")
-    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "-c", constraints, *map(str, wheels))
+    install(python, *requirements, built=built)
     return python
+
+
+def install(python: str, *requirements: str, built: Mapping[Path, Built] | None = None) -> None:
+    """Install into an environment, as if an index had the distributions that are in `built`."""
+    constraints = Path(python).parents[1] / "constraints.txt"
+    ours = [f"{PROJECTS[folder]['project']['name']} @ {made.wheel.as_uri()}" for folder, made in (built or {}).items()]
+    constraints.write_text("\n".join([(ROOT / "constraints.txt").read_text("utf-8"), *ours]), "utf-8")
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "-c", str(constraints), *requirements)
 
 
 def package(folder: Path) -> str:
@@ -127,6 +149,13 @@ def test_each_distribution_carries_the_licence(folder: Path) -> None:
 def test_the_module_and_the_distribution_have_one_version(folder: Path) -> None:
     text = (folder / "src" / package(folder) / "__init__.py").read_text("utf-8")
     assert re.findall(r'^__version__ = "(.+)"$', text, re.MULTILINE) == [PROJECTS[folder]["project"]["version"]]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_changelog_has_an_entry_for_the_version(folder: Path) -> None:
+    project = PROJECTS[folder]["project"]
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert [line for line in headings if re.search(rf"\b{project['name']} {re.escape(project['version'])}\b", line)]
 
 
 @pytest.mark.parametrize(("adapter", "sdk"), [("langchain", "langchain-core"), ("openai", "openai")])
@@ -170,27 +199,53 @@ def test_metadata_tells_an_index_what_it_shows(folder: Path, built: dict[Path, B
     assert "Typing :: Typed" in metadata.get_all("Classifier", [])
 
 
+@pytest.mark.must_run
 def test_core_alone_imports_no_sdk_and_records_a_call(built: dict[Path, Built], tmp_path: Path) -> None:
-    python = bare_environment(tmp_path / "env", built[ROOT / "core"].wheel)
+    python = bare_environment(tmp_path / "env", str(built[ROOT / "core"].wheel))
     run(python, "-I", "-c", RECORD_BY_HAND.format(sdks=set(SDKS)), cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('python', 'm', 'completed', 'stop', 2)\n"
     assert run(python, "-I", "-m", "tokentape", "--version", cwd=tmp_path).strip().endswith("0.1.0")
 
 
+@pytest.mark.must_run
 def test_the_openai_adapter_is_found_and_records_a_call(built: dict[Path, Built], tmp_path: Path) -> None:
     wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "openai"].wheel]
-    python = bare_environment(tmp_path / "env", *wheels)
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
     run(python, "-I", "-c", RECORD_OPENAI, cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
 
 
+@pytest.mark.must_run
 def test_the_langchain_adapter_is_found_and_records_a_call_without_any_sdk(
     built: dict[Path, Built], tmp_path: Path
 ) -> None:
     wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "langchain"].wheel]
-    python = bare_environment(tmp_path / "env", *wheels)
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
     run(python, "-I", "-c", RECORD_LANGCHAIN, cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('langchain', None, 'completed', None, 3)\n"
+
+
+@pytest.mark.must_run
+@pytest.mark.parametrize("extra", PROJECTS[ROOT / "core"]["project"]["optional-dependencies"])
+def test_an_extra_installs_its_adapter(extra: str, built: dict[Path, Built], tmp_path: Path) -> None:
+    python = bare_environment(tmp_path / "env", f"{built[ROOT / 'core'].wheel}[{extra}]", built=built)
+    names = json.loads(run(python, "-I", "-c", INSTALLED, cwd=tmp_path))
+    adapters = {PROJECTS[folder]["project"]["name"] for folder in built if folder != ROOT / "core"}
+    assert adapters & set(names) == (adapters if extra == "all" else {f"tokentape-{extra}"})
+
+
+@pytest.mark.must_run
+def test_a_program_without_the_adapter_is_told_the_line_that_helps(built: dict[Path, Built], tmp_path: Path) -> None:
+    python = bare_environment(tmp_path / "env", str(built[ROOT / "core"].wheel), "openai")
+    (tmp_path / "app.py").write_text(ASK_OPENAI, "utf-8")
+    recorded = [python, "-I", "-m", "tokentape", "run", "--db", "tape.db", "app.py"]
+
+    said = completed(*recorded, cwd=tmp_path).stderr.splitlines()
+    assert said[-1] == 'tokentape: openai was used, but not recorded; pip install "tokentape[openai]"'
+    install(python, *shlex.split(said[-1].partition("pip install ")[2]), built=built)
+    said = completed(*recorded, cwd=tmp_path).stderr.splitlines()
+    assert said[-1].startswith("1 call, slowest first token ")
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('openai', 'm', 'completed', 'stop', 2)\n"
 
 
 def tracked(folder: Path = ROOT) -> list[Path]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -20,6 +22,7 @@ from recordings import Recording, exchanges, folder, recordings, sha256
 
 pytestmark = pytest.mark.must_run
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "providers.md"
 PATHS = {"openai-chat": "/chat/completions", "openai-completions": "/completions", "openai-responses": "/responses"}
 KINDS = {
     "text": "text",
@@ -135,9 +138,15 @@ def test_recording_is_on_the_tape_as_it_was_sent(
         assert (call["input_tokens"], call["output_tokens"]) == (recording.input_tokens, recording.output_tokens)
 
 
-def test_recordings_are_here() -> None:
+@pytest.fixture
+def _recordings_here() -> None:
     if not recordings():
         pytest.skip(f"no recordings in {folder()}; set TOKENTAPE_RECORDINGS to their folder")
+
+
+@pytest.mark.usefixtures("_recordings_here")
+def test_recordings_are_here() -> None:
+    assert recordings()
 
 
 def parts_of(call: dict[str, Any]) -> list[tuple[str, int, str]]:
@@ -181,3 +190,30 @@ def expected_end(recording: Recording) -> tuple[str, str | None]:
     if choices:
         return "completed", json.dumps([choices[key] for key in sorted(choices, key=int)])
     return "completed", expected or None
+
+
+@pytest.mark.usefixtures("_recordings_here")
+def test_the_page_of_providers_has_the_counts_of_the_recordings() -> None:
+    streams = [recording for recording in recordings() if recording.streaming]
+    assert dict(re.findall(r"^\| ([\w ]+) \| (\d+) \|$", PAGE.read_text("utf-8"), re.MULTILINE)) == {
+        "exchanges": str(len(recordings())),
+        "of these streamed": str(len(streams)),
+        "recordings": str(len({recording.file for recording in recordings()})),
+        "projects that recorded them": str(len({recording.file.partition("/")[0] for recording in recordings()})),
+        "parts of answers with text": str(sum(len(expected_parts(recording)) for recording in streams)),
+        "exchanges with token counts": str(sum(recording.output_tokens is not None for recording in recordings())),
+        "differences without a reason below": "0",
+    }
+
+
+@pytest.mark.usefixtures("_recordings_here")
+def test_the_page_of_providers_counts_exchanges_and_what_servers_do_differently() -> None:
+    page = PAGE.read_text("utf-8")
+    columns = [*PATHS, "whole"]
+    rows = re.findall(r"^\| ([\w:-]+) \| (\d*) \| (\d*) \| (\d*) \| (\d*) \|$", page, re.MULTILINE)
+    said = {(name, column): int(n) for name, *counts in rows for column, n in zip(columns, counts, strict=True) if n}
+    assert said == Counter((one.provider, one.api if one.streaming else "whole") for one in recordings())
+    features = Counter(feature for one in recordings() if one.streaming for feature in one.features)
+    different = re.findall(r"^\| .* \| `(\w+)` \| (\d+) \| .* \|$", page, re.MULTILINE)
+    assert len(different) == 16
+    assert [name for name, count in different if features[name] != int(count)] == []

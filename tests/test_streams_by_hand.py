@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,24 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "tape.db")
+
+
+@pytest.mark.scenario("storage/Wall clock set back")
+def test_a_wall_clock_that_is_set_back_moves_nothing(bench: Bench) -> None:
+    stream = tokentape.record_stream(bench.source, model="m", text=str)
+    for _ in stream:
+        bench.clock.shift_wall(-3600)
+    call = bench.tape.call()
+    times = [datetime.fromisoformat(call[name]) for name in ("started_at", "last_event_at", "ended_at")]
+    assert times == [times[0] + timedelta(milliseconds=ms) for ms in (0, 300, 400)]
+    assert call["duration_ms"] == 400
+    assert [row["offset_us"] for row in bench.tape.rows("select offset_us from llm_tokens order by token_index")] == [
+        100_000,
+        200_000,
+        300_000,
+    ]
+    negative = {name: value for name, value in call.items() if name.endswith("_ms") and value is not None and value < 0}
+    assert negative == {}
 
 
 @pytest.mark.scenario("capture/Fed by hand")

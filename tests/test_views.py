@@ -392,6 +392,7 @@ def test_a_page_of_a_view_and_its_count_come_within_datasettes_limit(big, view):
     assert count < 5
 
 
+@pytest.mark.scenario("storage/Reading speed")
 def test_ten_thousand_tokens_of_one_call_are_read_in_order(big, million):
     seconds, found = took(
         big,

@@ -1,8 +1,8 @@
 """The hooks: where adapters connect a framework, and where outputs receive what was recorded.
 
-Every hook but `tokentape_install` and `tokentape_record` runs on the writer thread, in batches, never inside the loop
-that reads a stream. A hook that raises is named once in the log and in `tokentape.status()`; the other plugins go on.
-An implementation may take fewer arguments than its specification.
+What was recorded is handed over on the writer thread, in batches, never inside the loop that reads a stream. A hook
+that raises is named once in the log and in `tokentape.status()`; the other plugins go on. An implementation may take
+fewer arguments than its specification. `docs/hooks.md` has an example of each.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def tokentape_register_commands(cli: click.Group) -> None:
 
 @hookspec
 def tokentape_shutdown() -> None:
-    """Recording stopped; everything was flushed. Release what you hold."""
+    """Recording stopped; everything was flushed. Release what you hold. Called by whoever stops recording."""
 
 
 def spec_names() -> tuple[str, ...]:

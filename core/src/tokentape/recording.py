@@ -228,7 +228,12 @@ def status() -> dict[str, Any]:
 
 
 def missing_adapters() -> list[dict[str, str]]:
-    """SDKs that this program has imported and that no loaded adapter connects, with the line that installs one."""
+    """SDKs that this program has imported and that no loaded adapter connects, with the line that installs one.
+
+    Empty while nothing is recorded: then no adapter connects anything, installed or not.
+    """
+    if _session is None:
+        return []
     connected = {patches["sdk"].split()[0] for patches in patching.reports()}
     return [
         {"sdk": sdk, "install": f'pip install "tokentape[{distribution.removeprefix("tokentape-")}]"'}

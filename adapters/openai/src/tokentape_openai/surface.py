@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from tokentape.call import CallRecorder, Request
@@ -74,7 +75,7 @@ def describe(client: Any, options: Any, streaming: bool) -> Request | None:
         options: its `FinalRequestOptions`.
         streaming: whether the answer was asked for as a stream.
     """
-    operation = _operation(options, streaming)
+    operation = _operation(str(options.method), str(options.url), streaming)
     if operation is None:
         return None
     body = _body(options)
@@ -83,7 +84,7 @@ def describe(client: Any, options: Any, streaming: bool) -> Request | None:
     return Request(
         adapter="openai",
         operation=operation,
-        provider=_provider(client, host),
+        provider=_provider(type(client), host),  # type: ignore[arg-type]  # it can be hashed, as every class can
         model=_text(body.get("model")),
         server_address=host,
         streaming=streaming,
@@ -116,9 +117,11 @@ def is_kept_header(name: str) -> bool:
 SURFACE: Final = Surface("openai", describe, reader, read_body, "x-request-id", is_kept_header)
 
 
-def _operation(options: Any, streaming: bool) -> str | None:
-    path = str(options.url).partition("?")[0].rstrip("/")
-    if str(options.method).lower() == "get":
+# A program asks the same few endpoints again and again.
+@lru_cache(maxsize=64)
+def _operation(method: str, url: str, streaming: bool) -> str | None:
+    path = url.partition("?")[0].rstrip("/")
+    if method.lower() == "get":
         return "responses" if streaming and _RETRIEVE.search(path) else None
     return next((operation for pattern, operation in _OPERATIONS if pattern.search(path)), None)
 
@@ -138,8 +141,9 @@ def _scalars(body: Mapping[str, Any]) -> dict[str, Any]:
     return scalars
 
 
-def _provider(client: Any, host: str | None) -> str:
-    if any("azure" in kind.__name__.lower() for kind in type(client).__mro__):
+@lru_cache(maxsize=64)
+def _provider(client: type, host: str | None) -> str:
+    if any("azure" in kind.__name__.lower() for kind in client.__mro__):
         return "azure.ai.openai"
     # A host that is not known speaks OpenAI's language, which is the best that can be said of it.
     return next((name for end, name in _PROVIDERS.items() if host and host.endswith(end)), "openai")

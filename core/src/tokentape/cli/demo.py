@@ -197,13 +197,19 @@ def _next_steps(path: Path, rows: Sequence[Row]) -> Iterator[str]:
     yield f"{_program('tokentape')} list --db {db}"
     yield f"{_program('tokentape')} show {stalled} --db {db}"
     yield f"{_program('sqlite-utils')} rows {db} calls -c name -c status -c longest_gap_ms -c cause -t"
-    yield f"{_program('datasette')} {db}"
+    yield f"{_program('datasette', 'datasette<1')} {db}"
 
 
-def _program(name: str) -> str:
-    """How to call a program that is installed beside us: by its name if the shell finds it there."""
+def _program(name: str, requirement: str | None = None) -> str:
+    """How to call a program that is installed beside us: by its name if the shell finds it there.
+
+    Args:
+        name: of the program.
+        requirement: what pip is to install where there is none; the name unless told otherwise.
+    """
     here = Path(sysconfig.get_path("scripts"))
     found = shutil.which(name, path=str(here))
     if found is None and shutil.which(name) is None:
-        return f"{shlex.quote(str(here / 'pip'))} install {name} && {shlex.quote(str(here / name))}"
+        install = f"{shlex.quote(str(here / 'pip'))} install {shlex.quote(requirement or name)}"
+        return f"{install} && {shlex.quote(str(here / name))}"
     return name if found is None or shutil.which(name) == found else shlex.quote(found)

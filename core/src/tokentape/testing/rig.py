@@ -13,13 +13,14 @@ from typing import Any, Final, Protocol, TypeVar
 import tokentape
 
 from .server import ProviderServer
+from .wire import WIRES
 
 T = TypeVar("T")
 END: Final = object()
 
 
 class Driver(Protocol):
-    """Drives one SDK. An SDK with a wire format of its own brings that too, see `tokentape.testing.wire.base`.
+    """Drives one SDK. One with a wire format of its own brings that too, as `wires`: see `tokentape.testing.wire.base`.
 
     Attributes:
         model: the model it asks for.
@@ -54,7 +55,7 @@ class Rig:
         self.driver = driver
         self.db = db
         self.asynchronous = asynchronous
-        self.server = ProviderServer()
+        self.server = ProviderServer(getattr(driver, "wires", WIRES))
         self._client: Any = None
 
     @contextmanager
