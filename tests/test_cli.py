@@ -500,6 +500,41 @@ def test_show_takes_the_uid_of_a_run(tape: Tape, run: Callable[..., Result]) -> 
     assert lines[-1] == "tool search: 2.5 s"
 
 
+@pytest.mark.parametrize("ended_us", [5_000_000, None])
+def test_show_says_where_the_time_of_a_run_went(ended_us: int | None, tape: Tape, run: Callable[..., Result]) -> None:
+    uid = "01M858PE6MEBSPETY408BSK7RA"
+    outer = run_value(uid, name="evening")
+    tape.store.tokentape_run_started(outer)
+    # The run inside it makes one request, which a framework's call and its SDK's both record.
+    tape.store.tokentape_run_started(run_value("01M858PE6MEBSPETY408BSK7RB", parent_uid=uid))
+    took = {"started_unix_us": STARTED_US + 500_000, "run_uid": "01M858PE6MEBSPETY408BSK7RB"}
+    framework = tape.add(layer="framework", end={"metrics": Metrics(duration_ms=1500.0)}, **took)
+    tape.add(parent_uid=framework, end={"metrics": Metrics(duration_ms=1400.0)}, **took)
+    tape.store.tokentape_mark(Mark(uid, None, STARTED_US + 2_200_000, 2_500_000, "tool", "search"))
+    if ended_us is not None:
+        ended = dataclasses.replace(outer, status="completed", ended_unix_us=STARTED_US + ended_us)
+        tape.store.tokentape_run_finished(ended)
+    tape.store.tokentape_flush()
+    line = run("show", uid).stdout.splitlines()[2]
+    # One that has not ended lasts until it was last heard of.
+    whole = "5.0 s: model 1.5 s · tool search 2.5 s · outside 1.0 s"
+    assert line == (whole if ended_us else whole.replace("5.0", "4.7").replace("1.0", "0.7"))
+    assert loaded(run("show", "--json", uid))["time"][:2] == [
+        {"kind": "model", "name": None, "duration_us": 1_500_000},
+        {"kind": "tool", "name": "search", "duration_us": 2_500_000},
+    ]
+
+
+def test_a_run_with_a_call_in_flight_lasts_until_now(tape: Tape, run: Callable[..., Result]) -> None:
+    started = time.time_ns() // 1000 - 60_000_000
+    tape.store.tokentape_run_started(run_value("01M858PE6MEBSPETY408BSK7RA", started_unix_us=started))
+    tape.add(end=False, started_unix_us=started, run_uid="01M858PE6MEBSPETY408BSK7RA")
+    line = run("show", "01M858PE6MEBSPETY408BSK7RA").stdout.splitlines()[2]
+    found = re.fullmatch(r"([\d.]+) s: model ([\d.]+) s", line)
+    assert found, line
+    assert float(found[1]) == float(found[2]) >= 60
+
+
 def test_one_number_alone_for_scripts(tape: Tape, run: Callable[..., Result]) -> None:
     tape.add(end={"metrics": Metrics(inter_token_latency_ms=50.5)})
     assert run("show", "--metric", "inter_token_latency_ms").stdout == "50.5\n"

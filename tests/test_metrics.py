@@ -249,8 +249,10 @@ def test_the_cause_is_what_took_most_of_the_gap(wait_us: int, blocked: list[tupl
 
 
 def test_nobody_is_blamed_for_events_fed_by_hand() -> None:
-    stalls = compute(timings([100, 1620], wait_us=[0, 0], fed_by_hand=True))[1]
+    found, stalls = compute(timings([100, 1620], wait_us=[0, 0], fed_by_hand=True))
 
+    assert (found.stall_count, found.stall_excess_ms) == (1, 0)
+    assert [found.hold_ms, found.stall_wait_ms, found.stall_hold_ms, found.stall_blocked_ms] == [None] * 4
     assert stalls == (Stall(1, "middle", 1_520_000, 0, 1_520_000, 0, "unknown"),)
 
 

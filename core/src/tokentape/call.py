@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from . import faults
@@ -246,6 +246,10 @@ class CallRecorder:
         """The response headers of the attempt that succeeded are here."""
         self.headers_ns = self.clock.monotonic_ns()
         self.http_status = status
+
+    def answered_whole(self) -> None:
+        """The answer came in one piece, which was not known when the call was opened: it was no stream."""
+        self.call = replace(self.call, streaming=False)
 
     def judge(self, status: Status, error_type: str | None = None, message: str | None = None) -> None:
         """The provider said inside the stream that the answer failed or was cancelled; that decides the status."""

@@ -101,7 +101,7 @@ def compute(t: Timings) -> tuple[Metrics, tuple[Stall, ...]]:
         **_latencies(t, times),
         **spread,
         **_rates(t, times),
-        **_stalled(stalls, spread.get("inter_chunk_p50_ms", 0.0)),
+        **_stalled(stalls, spread.get("inter_chunk_p50_ms", 0.0), is_split=not t.fed_by_hand),
         stall_threshold_ms=t.threshold_ms,
     )
     return metrics, stalls
@@ -138,7 +138,7 @@ def _latencies(t: Timings, times: list[int]) -> _Columns:
         "last_token_latency_ms": _ms(times[-1]),
         "tail_gap_ms": _ms(t.end_us - times[-1]),
         # Each offset and each wait is rounded down by itself: the difference may be a microsecond below zero.
-        "hold_ms": _ms(max(0, times[-1] - times[0] - waited)) if several else None,
+        "hold_ms": _ms(max(0, times[-1] - times[0] - waited)) if several and not t.fed_by_hand else None,
     }
 
 
@@ -239,12 +239,13 @@ def _overlap(spans: list[tuple[int, int]], start: int, end: int) -> int:
     return total
 
 
-def _stalled(stalls: Sequence[Stall], median_ms: float) -> _Columns:
-    """Count the stalls and split what they took beyond the median gap as their own time was split."""
+def _stalled(stalls: Sequence[Stall], median_ms: float, *, is_split: bool) -> _Columns:
+    """Count the stalls and, where that is known, split what they took beyond the median gap as their time was split."""
     counted = [(s, s.gap_us / _MS - median_ms) for s in stalls if s.position != "first"]
-    return {
-        "stall_count": len(counted),
-        "stall_excess_ms": fsum(excess for _, excess in counted),
+    total = {"stall_count": len(counted), "stall_excess_ms": fsum(excess for _, excess in counted)}
+    if not is_split:
+        return total
+    return total | {
         "stall_wait_ms": fsum(excess * (s.wait_us - s.blocked_us) / s.gap_us for s, excess in counted),
         "stall_hold_ms": fsum(excess * s.hold_us / s.gap_us for s, excess in counted),
         "stall_blocked_ms": fsum(excess * s.blocked_us / s.gap_us for s, excess in counted),

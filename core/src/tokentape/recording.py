@@ -23,7 +23,11 @@ from .writer import Writer
 # How long leaving the program may take at the most when the database does not answer.
 EXIT_TIMEOUT_S: Final = 5.0
 # SDKs and frameworks an adapter exists for, by the module that a program imports.
-KNOWN_SDKS: Final[Mapping[str, str]] = {"openai": "tokentape-openai", "anthropic": "tokentape-anthropic"}
+KNOWN_SDKS: Final[Mapping[str, str]] = {
+    "openai": "tokentape-openai",
+    "anthropic": "tokentape-anthropic",
+    "langchain_core": "tokentape-langchain",
+}
 
 _lock = threading.RLock()
 _session: _Session | None = None

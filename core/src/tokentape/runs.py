@@ -133,5 +133,6 @@ class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search")
     def _ended(self, recorder: Recorder, unix_us: int, start_ns: int) -> Mark:
         run = context.RUN.get() or recorder.process_run()
         parent = context.PARENT.get()
+        call_uid = parent.uid if parent is not None and parent.is_open else None
         took_us = (recorder.clock.monotonic_ns() - start_ns) // 1000
-        return Mark(run.uid, parent.uid if parent is not None else None, unix_us, took_us, self._kind, self._name)
+        return Mark(run.uid, call_uid, unix_us, took_us, self._kind, self._name)

@@ -63,6 +63,17 @@ FROM counted JOIN llm_stalls s ON s.call_id = counted.id
 WHERE s.position <> 'first' GROUP BY s.cause ORDER BY gap_ms DESC
 """
 
+CALL_TIMES: Final = f"""{INSIDE}
+SELECT c.uid, c.status, c.started_unix_us,
+  CASE
+    WHEN c.status = 'running' THEN NULL
+    WHEN c.duration_ms IS NOT NULL THEN c.started_unix_us + CAST(c.duration_ms * 1000 AS INTEGER)
+    ELSE CAST(coalesce((julianday(c.last_event_at) - 2440587.5) * 86400000000.0, c.started_unix_us) AS INTEGER)
+  END AS ended_unix_us
+FROM llm_calls c JOIN inside ON c.run_id = inside.id
+ORDER BY c.started_unix_us, c.id
+"""  # noqa: S608  # as above
+
 
 class Event(NamedTuple):
     """One token event: what one chunk added to one part. Times are microseconds, `offset_us` since the call started."""
@@ -188,6 +199,13 @@ class Tape:
         """What was marked in a run and in the runs inside it, in the order it began."""
         marks = "SELECT m.* FROM marks m JOIN inside ON m.run_id = inside.id ORDER BY m.started_unix_us, m.id"
         return self._rows(INSIDE + marks, {"run": storable(run_uid)})
+
+    def call_times(self, run_uid: str) -> list[Row]:
+        """When each call of a run, and of the runs inside it, started and ended; `ended_unix_us` is None while it runs.
+
+        A call that ended without saying when was last heard of when its last event came.
+        """
+        return self._rows(CALL_TIMES, {"run": storable(run_uid)})
 
     def in_flight(self) -> list[Row]:
         """Calls that have not ended, in any process, the one that has been silent longest first."""

@@ -73,6 +73,7 @@ def finished_row(call: FinishedCall) -> Row:
     usage = call.usage or Usage()
     return _storable(
         {
+            "streaming": int(call.streaming),
             "status": call.status,
             "finish_reason": call.finish_reason,
             "error_type": call.error_type,

@@ -17,7 +17,7 @@ import functools
 import gc
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +41,10 @@ def scenario(*names: str) -> Callable[[Scenario], Callable[[Any, Rig], None]]:
     def decorate(body: Scenario) -> Callable[[Any, Rig], None]:
         @functools.wraps(body)
         def test(self: Any, rig: Rig) -> None:
+            reason = self.not_possible.get(body.__name__)
+            if reason is not None:
+                pytest.skip(f"not possible here: {reason}")
+
             async def whole() -> None:
                 try:
                     await body(self, rig)
@@ -60,15 +64,26 @@ def words(count: int, delay: float = 0.0) -> list[Any]:
 
 
 class AdapterConformance:
-    """The list. `driver` says which SDK."""
+    """The list.
+
+    Attributes:
+        driver: which SDK.
+        plugins: which adapters record; None for all that are installed. A framework's adapter is tested by itself.
+        not_possible: tests that the framework does not allow, by name, each with the reason.
+    """
 
     driver: ClassVar[Driver]
+    plugins: ClassVar[Sequence[str] | None] = None
+    not_possible: ClassVar[Mapping[str, str]] = {}
 
     @pytest.fixture(params=["sync", "async"])
     def rig(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
         """Server, tape and driver in one of the two modes."""
-        with Rig(self.driver, tmp_path / "tape.db", request.param == "async").running() as rig:
+        with Rig(self.driver, tmp_path / "tape.db", request.param == "async").running(plugins=self.plugins) as rig:
             yield rig
+
+    def test_what_is_declared_not_possible_is_on_the_list(self) -> None:
+        assert [name for name in self.not_possible if not hasattr(AdapterConformance, name)] == []
 
     def needs(self, *kinds: str) -> None:
         """Leave out a test of something that the SDK cannot stream."""
@@ -125,6 +140,8 @@ class AdapterConformance:
         await rig.read(stream, 3)
         await rig.close(stream)
         await self._expect_abandoned(rig, 3)
+        # An asynchronous generator around the SDK's stream leaves the connection to the event loop.
+        await rig.collect()
         assert rig.server.requests[0].outcome() == "left"
 
     @pytest.mark.scenario("capture/Never read")
@@ -401,7 +418,9 @@ class AdapterConformance:
             # loop's, so it is not left for one.
             gc.collect(1)
         await rig.collect()
-        assert len(rig.calls()) == 100
+        # Where a request goes out with the first read, a stream that is never read is no call.
+        is_lazy = "test_never_read_and_dropped" in self.not_possible
+        assert len(rig.calls()) == (75 if is_lazy else 100)
         assert tokentape.status()["open_calls"] == 0
 
     async def _warm_up(self, rig: Rig, events: Iterable[Any]) -> None:

@@ -114,8 +114,8 @@ class Rig:
         return limit is not None and sum(bool(self.driver.text(c)) for c in chunks) == limit
 
     async def close(self, stream: Any) -> None:
-        """Close a stream as its user would."""
-        await resolved(stream.close())
+        """Close a stream as its user would; an asynchronous generator has another name for it."""
+        await resolved((stream.close if hasattr(stream, "close") else stream.aclose)())
 
     async def pause(self, seconds: float) -> None:
         """Let time pass in the program's own code without blocking an event loop."""

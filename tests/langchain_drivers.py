@@ -1,0 +1,39 @@
+"""Drives LangChain's OpenAI chat model: for the conformance suite, and as every entry point that streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+from langchain_openai import ChatOpenAI
+
+MODEL = "gpt-x"
+
+
+def chat_model(url: str, **options: Any) -> ChatOpenAI:
+    """A chat model of the server at this URL.
+
+    With connections of its own: LangChain keeps those it makes for later models, also beyond the event loop they need.
+    """
+    own = {"http_client": openai.DefaultHttpxClient(), "http_async_client": openai.DefaultAsyncHttpxClient()}
+    return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | own | options)
+
+
+class LangChainDriver:
+    model = MODEL
+    # LangChain's OpenAI integration drops reasoning and refusals that chat completions stream.
+    kinds = frozenset({"text", "tool_args"})
+
+    def client(self, url: str, asynchronous: bool) -> Any:
+        return asynchronous, chat_model(url, max_retries=1)
+
+    def send(self, client: Any) -> Any:
+        asynchronous, model = client
+        return model.astream("hi") if asynchronous else model.stream("hi")
+
+    def text(self, chunk: Any) -> str:
+        return str(chunk.content)
+
+    def close_client(self, client: Any) -> Any:
+        asynchronous, model = client
+        return model.root_async_client.close() if asynchronous else model.root_client.close()
