@@ -188,8 +188,8 @@ def test_a_callback_called_as_it_never_was_reaches_the_log_only(caplog: pytest.L
         "tokentape_langchain.handler.chat_request",
         "tokentape_langchain.chunks.ChunkReader.read",
         "tokentape_langchain.model_run.read_answer",
-        "tokentape_langchain.marks.Marks.begin",
-        "tokentape_langchain.marks.Marks.end",
+        "tokentape.marks.Marks.begin",
+        "tokentape.marks.Marks.end",
         "tokentape.recorder.Recorder.start",
     ],
 )

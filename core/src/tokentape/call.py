@@ -274,7 +274,10 @@ class CallRecorder:
             self.end_by(exc, at_ns=now)
 
     def end_by(self, exc: BaseException, at_ns: int | None = None) -> None:
-        """End the call with an exception that the SDK or the program raised."""
+        """End the call with an exception that the SDK or the program raised; a generator's own end is no error."""
+        if isinstance(exc, GeneratorExit):
+            self.end("abandoned", at_ns=at_ns)
+            return
         status = _status_of(exc)
         if self.http_status is None:
             code = getattr(exc, "status_code", None)

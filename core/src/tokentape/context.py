@@ -6,9 +6,9 @@ value is read when a request is sent, never when a chunk arrives.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +25,27 @@ LABELS: ContextVar[Mapping[str, str]] = ContextVar("tokentape_labels", default=M
 CONTENT: ContextVar[ContentLevel | None] = ContextVar("tokentape_content", default=None)
 SUPPRESSED: ContextVar[bool] = ContextVar("tokentape_suppressed", default=False)
 PARENT: ContextVar[CallRecorder | None] = ContextVar("tokentape_parent", default=None)
+# Frameworks whose generators send the request when they are first read have no context to put their call in: each
+# adds a function that tells which of its calls is being read on the stack of this thread.
+PARENT_FINDERS: list[Callable[[], CallRecorder | None]] = []
+
+
+def parent() -> CallRecorder | None:
+    """The framework's call that a request sent here belongs to: of several, the one that began last is the innermost."""
+    calls = [call for call in (PARENT.get(), *(find() for find in PARENT_FINDERS)) if call and call.takes_children]
+    return max(calls, key=lambda call: call.start_ns, default=None)
+
+
+def forget_parent(token: Token[CallRecorder | None]) -> None:
+    """Put the context back as it was before `PARENT` was set.
+
+    Elsewhere than in the context where it was set, nothing is put back: a call that has ended or has begun to answer is
+    no parent any more.
+    """
+    try:
+        PARENT.reset(token)
+    except ValueError:
+        pass
 
 
 @contextmanager

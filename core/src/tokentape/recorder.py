@@ -111,12 +111,12 @@ class Recorder:
 
     def _describe(self, request: Request, run_uid: str) -> Call:
         uid = new_uid()
-        parent = context.PARENT.get()
+        parent = context.parent()
         trace_id, span_id = _otel_ids()
         return Call(
             uid=uid,
             run_uid=run_uid,
-            parent_uid=parent.uid if parent is not None and parent.takes_children else None,
+            parent_uid=parent.uid if parent is not None else None,
             layer=request.layer,
             adapter=request.adapter,
             provider=request.provider,

@@ -27,6 +27,7 @@ KNOWN_SDKS: Final[Mapping[str, str]] = {
     "openai": "tokentape-openai",
     "anthropic": "tokentape-anthropic",
     "langchain_core": "tokentape-langchain",
+    "llama_index.core": "tokentape-llama-index",
 }
 
 _lock = threading.RLock()

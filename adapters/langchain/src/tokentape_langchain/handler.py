@@ -13,11 +13,12 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 
 from tokentape import context, faults
+from tokentape.marks import Marks
 from tokentape.recorder import Recorder
 from tokentape.settings import is_strict
 
 from .cancellation import note_begun
-from .marks import Marks, node_name, step_name
+from .marks import node_name, step_name
 from .model_run import ModelRun
 from .requests import chat_request, text_request
 

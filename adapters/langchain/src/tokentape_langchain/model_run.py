@@ -64,17 +64,11 @@ class ModelRun:
     def failed(self, error: BaseException, response: Any) -> None:
         """The run ended with an exception; LangChain's own for a reader that stopped is `GeneratorExit`."""
         read_answer(self._call, response, was_read=True)
-        if isinstance(error, GeneratorExit):
-            self._call.end("abandoned")
-        else:
-            self._call.end_by(error)
+        self._call.end_by(error)
         self._leave()
 
     def _leave(self) -> None:
         """Put the context back as it was; where the start was in another context, its call is no parent any more."""
         before, self._before = self._before, None
         if before is not None:
-            try:
-                context.PARENT.reset(before)
-            except ValueError:
-                pass  # as `CallRecorder.takes_children` says
+            context.forget_parent(before)
