@@ -101,7 +101,7 @@ class ChattingLLM(FunctionCallingLLM):
 
 
 class ServedLLM(LLM):
-    """Asks a server, lazily: the request leaves when the generator is first read, as LlamaIndex's own integration has it."""
+    """Asks a server once its generator is first read, as LlamaIndex's own integration does."""
 
     url: str
     model: str = "gpt-x"
@@ -178,7 +178,7 @@ class _Held:
         self.text, self.thoughts = self.text + text, self.thoughts + thought
         for call in getattr(delta, "tool_calls", None) or ():
             block = self.tools.setdefault(
-                call.index, ToolCallBlock(tool_call_id=call.id, tool_name=call.function.name, tool_kwargs="")
+                call.index, ToolCallBlock(tool_call_id=call.id, tool_name=call.function.name or "", tool_kwargs="")
             )
             block.tool_kwargs += call.function.arguments or ""
         blocks = [ThinkingBlock(content=self.thoughts)] if self.thoughts else []

@@ -31,7 +31,7 @@ PARENT_FINDERS: list[Callable[[], CallRecorder | None]] = []
 
 
 def parent() -> CallRecorder | None:
-    """The framework's call that a request sent here belongs to: of several, the one that began last is the innermost."""
+    """The framework's call that a request sent here belongs to: of several the innermost, begun last."""
     calls = [call for call in (PARENT.get(), *(find() for find in PARENT_FINDERS)) if call and call.takes_children]
     return max(calls, key=lambda call: call.start_ns, default=None)
 

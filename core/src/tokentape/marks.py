@@ -1,4 +1,4 @@
-"""Spans of time between calls, as frameworks announce them: one event says that something began, another that it ended."""
+"""Spans of time between calls, as frameworks announce them: where one begins, and later where it ends."""
 
 from __future__ import annotations
 

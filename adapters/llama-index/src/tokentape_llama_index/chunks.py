@@ -97,7 +97,7 @@ def _tools(blocks: Any) -> list[Any]:
 
 
 def _named(piece: Piece, message: Any) -> Piece:
-    """A piece of a tool's arguments with the tool's name, which Anthropic's integration tells in the last block only."""
+    """A piece of a tool's arguments with the tool's name, which Anthropic's integration has in the last block."""
     tools = _tools(message.blocks) if piece.kind == "tool_args" and piece.name is None and message is not None else []
     return piece._replace(name=tools[-1].tool_name, external_id=tools[-1].tool_call_id) if tools else piece
 

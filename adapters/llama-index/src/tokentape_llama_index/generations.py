@@ -81,8 +81,9 @@ class Generation:
 
     def returned(self, iterator: Any) -> None:
         """The outermost span handed over a generator."""
+        own = weakref.ref(self)
 
-        def dropped(_: Any, own: weakref.ref[Generation] = weakref.ref(self)) -> None:
+        def dropped(_: Any) -> None:
             generation = own()
             if generation is not None and generation.call.is_open:
                 with guard("how a call ended"):

@@ -1,4 +1,4 @@
-"""Puts our two handlers on LlamaIndex's root dispatcher, which every other dispatcher reports to, and takes them off."""
+"""Puts our handlers on LlamaIndex's root dispatcher, which all the others report to, and takes them off."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from .requests import method_of
 _RETRIEVALS: Final = frozenset({"retrieve", "aretrieve"})
 
 
-class SpanHandler(BaseSpanHandler):  # type: ignore[misc,type-arg]  # to us, every LlamaIndex value is Any
+class SpanHandler(BaseSpanHandler):  # type: ignore[misc]  # to us, every LlamaIndex value is Any
     """Hears where LlamaIndex's spans begin and end; keeps none of them, nor what they were given or returned.
 
     Args:
