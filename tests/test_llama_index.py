@@ -1,4 +1,4 @@
-"""Every way in which a program can use a model through LlamaIndex is recorded exactly once, linked, and ends as it was."""
+"""Every way to use a model through LlamaIndex is recorded exactly once, linked, and ends as what it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's own integrations of OpenAI and Anthropic, which need an SDK older than the newest: linked, once, alike."""
+"""LlamaIndex's integrations of OpenAI and Anthropic, which need an older SDK than the newest, are linked to it."""
 
 from __future__ import annotations
 
