@@ -63,6 +63,13 @@ tokentape.enable(db="tape.db")
 {ask}
 tokentape.disable()
 """
+RECORD_LLAMA_INDEX = """
+import tokentape
+tokentape.enable(db="tape.db")
+from llama_index.core.llms import MockLLM
+list(MockLLM(max_tokens=3).stream_complete("hi there you"))
+tokentape.disable()
+"""
 RECORD_LANGCHAIN = """
 import tokentape
 tokentape.enable(db="tape.db")
@@ -165,7 +172,13 @@ def test_the_changelog_has_an_entry_for_the_version(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("adapter", "sdk"), [("openai", "openai"), ("anthropic", "anthropic"), ("langchain", "langchain-core")]
+    ("adapter", "sdk"),
+    [
+        ("openai", "openai"),
+        ("anthropic", "anthropic"),
+        ("langchain", "langchain-core"),
+        ("llama-index", "llama-index-core"),
+    ],
 )
 def test_the_adapter_supports_the_sdk_it_asks_for(adapter: str, sdk: str) -> None:
     folder = ROOT / "adapters" / adapter
@@ -303,3 +316,13 @@ def test_constraints_are_exact_versions_and_nothing_else() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     odd = [line for line in lines if not line.startswith("#") and not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
     assert odd == []
+
+
+@pytest.mark.must_run
+def test_the_llama_index_adapter_is_found_and_records_a_call_without_any_sdk(
+    built: dict[Path, Built], tmp_path: Path
+) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "llama-index"].wheel]
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
+    run(python, "-I", "-c", RECORD_LLAMA_INDEX, cwd=tmp_path)
+    assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path).startswith("('llama-index', None, 'completed', None, ")
