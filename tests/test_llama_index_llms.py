@@ -58,7 +58,7 @@ def test_both_layers_hold_the_same_answer(kind: Any, method: str, server: Provid
 @pytest.mark.parametrize("kind", [OpenAI, OpenAIResponses, Anthropic])
 def test_reasoning_and_tools_are_parts(kind: Any, server: ProviderServer, tape: TapeReader) -> None:
     server.add(TOOL)
-    # OpenAI's integration shows reasoning in its synchronous stream only.
+    # Not asynchronously: there OpenAI's integration leaves out a first chunk without text or tools.
     list(model(kind, server).stream_chat(ASKED))
     outer, _ = linked(tape)
     assert [(p["kind"], p["name"], p["external_id"], p["content"]) for p in tape.parts(outer["id"])] == [
