@@ -293,7 +293,8 @@ def test_a_missing_method_is_named_and_the_others_are_patched(
 ) -> None:
     monkeypatch.delattr(owner, name)
     tokentape.enable(db=tmp_path / "tape.db")
-    (patches,) = tokentape.status()["patches"]
+    # Adapters of other SDKs have patched too, where a test before this one has imported those.
+    (patches,) = (entry for entry in tokentape.status()["patches"] if entry["adapter"] == "openai")
     (missing,) = patches["missing"]
     # The SDK gives its public classes another module's name than that of the module they are looked for in.
     (seam,) = {seam for seam in SEAMS if seam == missing.replace("openai._streaming.", "openai.")}
