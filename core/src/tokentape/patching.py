@@ -57,7 +57,10 @@ class PatchSet:
         """Wrap `Class.method` of a module; a target that is not there is noted as missing.
 
         Args:
-            wrapper: called as wrapt calls it: `wrapper(wrapped, instance, args, kwargs)`.
+            module: where the class is defined.
+            path: the class and its method. Patch the class that defines it, not one that inherits it.
+            wrapper: called as wrapt calls it, `wrapper(wrapped, instance, args, kwargs)`, with the bound method and the
+                object it was called on; what it returns, the program gets.
         """
         owner_name, _, name = path.rpartition(".")
         owner = getattr(module, owner_name, None)
@@ -110,10 +113,10 @@ def patch_when_imported(
     """Patch an SDK as soon as it is imported, or at once if it already is.
 
     Args:
-        adapter: who patches.
+        adapter: who patches; named like its entry point.
         sdk: name of the SDK's top module, which has a `__version__`.
-        supported: range of versions, such as `>=2,<4`.
-        patch: makes the patches in the set it is given.
+        supported: range of versions, such as `>=2,<4`; any other is left alone, and one line says so.
+        patch: makes the patches in the set it is given, which comes with the SDK's module. What it raises is reported.
 
     Returns:
         A function that undoes the patches and forgets about the import.
