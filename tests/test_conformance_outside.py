@@ -32,9 +32,8 @@ MISTAKES = {
     "text is changed": ("text)] if text", "text.strip())] if text", "storage/Control characters"),
     "closing is not seen": ("watch_bytes(response, call)", "False", "capture/Reader breaks off"),
     "a response is held": (
-        "            response.tokentape_call = call\n",
-        "            response.tokentape_call = call\n"
-        '            answered.__dict__.setdefault("held", []).append(response)\n',
+        "response.tokentape_call = call",
+        'response.tokentape_call = call; answered.__dict__.setdefault("held", []).append(response)',
         "capture/Never read",
     ),
     "attempts are not counted": ("call.saw_attempt()", "pass", "metrics/Rate limited first"),

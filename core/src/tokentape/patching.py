@@ -114,7 +114,7 @@ def patch_when_imported(
 
     Args:
         adapter: who patches; named like its entry point.
-        sdk: name of the SDK's top module, which has a `__version__`.
+        sdk: name of the SDK's top module. Its version is its `__version__`, else that of the distribution of this name.
         supported: range of versions, such as `>=2,<4`; any other is left alone, and one line says so.
         patch: makes the patches in the set it is given, which comes with the SDK's module. What it raises is reported.
 
@@ -124,10 +124,10 @@ def patch_when_imported(
     patches = PatchSet(adapter, sdk)
 
     def on_import(module: ModuleType) -> None:
-        version = getattr(module, "__version__", "unknown")
-        patches.sdk = f"{sdk} {version}"
         _sets.append(patches)
         try:
+            version = _version(module)
+            patches.sdk = f"{sdk} {version}"
             require(adapter, sdk, version, supported)
             patch(patches, module)
         except Exception as fault:
@@ -144,6 +144,19 @@ def patch_when_imported(
         patches.undo()
 
     return undo
+
+
+def _version(module: ModuleType) -> str:
+    version = getattr(module, "__version__", None)
+    if isinstance(version, str):
+        return version
+    import importlib.metadata
+
+    try:
+        # In a distribution's name a dot and a hyphen are the same.
+        return importlib.metadata.version(module.__name__)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def require(adapter: str, sdk: str, found: str, supported: str) -> None:
