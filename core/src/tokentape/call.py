@@ -376,6 +376,8 @@ class CallRecorder:
         Args:
             status: how the reading ended. A terminal event of the provider makes it `completed` all the same, a failure
                 it reported decides.
+            error_type: name of what went wrong.
+            error_message: what it says; masked like the answer's text.
             at_ns: when, on the call's clock; now unless told otherwise.
 
         Returns:
