@@ -37,7 +37,11 @@ MISTAKES = {
         "capture/Never read",
     ),
     "attempts are not counted": ("call.saw_attempt()", "pass", "metrics/Rate limited first"),
-    "a context variable is left behind": ("SENDING.reset(token)", "pass", "capture/Context variables untouched"),
+    "a context variable is left behind": (
+        "with context.setting(SENDING, call):",
+        "SENDING.set(call)\n    if True:",
+        "capture/Context variables untouched",
+    ),
     "usage is not read": ('"tokens" in chunk', "False", "adapters/Usage only when it comes"),
 }
 
