@@ -45,14 +45,41 @@ MISTAKES = {
     "usage is not read": ('"tokens" in chunk', "False", "adapters/Usage only when it comes"),
 }
 
+# What the adapter relies on and one day may not find, in each of its functions.
+MOVED = ('args[0]["model"]', "response.status_code", "response.headers", "stream.response", 'chunk.get("text")')
+PROGRAM = """
+import acme, tokentape
+from test_conformance import Lines
+from tokentape.testing import Finish, ProviderServer, Text
+
+tokentape.enable(db="none")
+with ProviderServer([Lines]) as server:
+    server.add([Text("Hel"), Text("lo"), Finish("stop")])
+    print([chunk.get("text") for chunk in acme.Client(server.url).ask("acme-1")])
+print(*tokentape.status()["faults"])
+"""
+
 
 def suite(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the tests of a project outside this one, as its author would."""
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-rf", "-p", "no:cacheprovider", "--strict-markers"]
-    environment = {**os.environ, "TOKENTAPE_STRICT": "1", "PYTHONPATH": str(project.parent / "site")}
+    return run(project, *command, *arguments, strict="1")
+
+
+def run(project: Path, *command: str, strict: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's folder, with the project installed."""
+    environment = {**os.environ, "TOKENTAPE_STRICT": strict, "PYTHONPATH": str(project.parent / "site")}
     return subprocess.run(
-        [*command, *arguments], cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    """Change the adapter's code."""
+    adapter = project / "tokentape_acme.py"
+    text = adapter.read_text("utf-8")
+    assert old in text
+    adapter.write_text(text.replace(old, new), "utf-8")
 
 
 def standing_for(scenario: str) -> list[str]:
@@ -93,10 +120,7 @@ def test_an_adapter_from_outside_passes(project: Path) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_fails_in_the_tests_of_its_scenario(mistake: str, project: Path) -> None:
     right, wrong, scenario = MISTAKES[mistake]
-    adapter = project / "tokentape_acme.py"
-    text = adapter.read_text("utf-8")
-    assert right in text
-    adapter.write_text(text.replace(right, wrong), "utf-8")
+    edit(project, right, wrong)
     names = standing_for(scenario)
     assert names
 
@@ -105,3 +129,12 @@ def test_a_mistake_fails_in_the_tests_of_its_scenario(mistake: str, project: Pat
     assert set(FAILED.findall(done.stdout)) == {(name, mode) for name in names for mode in ("sync", "async")}, (
         done.stdout
     )
+
+
+@pytest.mark.parametrize("moved", MOVED)
+def test_what_the_adapter_no_longer_finds_costs_the_program_nothing(moved: str, project: Path) -> None:
+    edit(project, moved, f"nowhere.{moved}")
+    done = run(project, sys.executable, "-c", PROGRAM, strict="0")
+    assert done.stdout == "['Hel', 'lo', None]\nacme adapter\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("acme adapter failed (NameError: name 'nowhere' is not defined); lost: ")
