@@ -1,4 +1,4 @@
-"""An adapter that is no part of this project passes the suite; broken on purpose, it fails where that is looked for."""
+"""The adapter that the guide writes passes the suite; broken on purpose, it fails where that is looked for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import guide_project
 from tokentape.testing.conformance import AdapterConformance
 
-PROJECT = Path(__file__).parent / "outside"
-CONFIG = "[pytest]\nmarkers = scenario: named by the suite\naddopts = -p no:cacheprovider --strict-markers\n"
-FAILED = re.compile(r"^FAILED conformance_of_acme\.py::TestAcme::(\w+)\[(\w+)\]", re.MULTILINE)
+FAILED = re.compile(r"^FAILED test_conformance\.py::TestAcme::(\w+)\[(\w+)\]", re.MULTILINE)
 
 # What is done to the adapter, as text and its replacement, and the scenario that this breaks.
 MISTAKES = {
@@ -26,31 +25,61 @@ MISTAKES = {
         "capture/Whole stream kept",
     ),
     "each chunk is counted twice": (
-        '        if "finish" in chunk:',
-        '        call.add_chunk(at_ns, at_ns, [Fragment(0, text)] if text else [])\n        if "finish" in chunk:',
+        '    if "finish" in chunk:',
+        '    call.add_chunk(at_ns, at_ns, [Fragment(0, text)] if text else [])\n    if "finish" in chunk:',
         "capture/Whole stream kept",
     ),
     "text is changed": ("text)] if text", "text.strip())] if text", "storage/Control characters"),
     "closing is not seen": ("watch_bytes(response, call)", "False", "capture/Reader breaks off"),
     "a response is held": (
-        "    response.acme_call = call\n",
-        '    response.acme_call = call\n    answered.__dict__.setdefault("held", []).append(response)\n',
+        "response.tokentape_call = call",
+        'response.tokentape_call = call; answered.__dict__.setdefault("held", []).append(response)',
         "capture/Never read",
     ),
     "attempts are not counted": ("call.saw_attempt()", "pass", "metrics/Rate limited first"),
-    "a context variable is left behind": ("SENDING.reset(token)", "pass", "capture/Context variables untouched"),
+    "a context variable is left behind": (
+        "with context.setting(SENDING, call):",
+        "SENDING.set(call)\n    if True:",
+        "capture/Context variables untouched",
+    ),
     "usage is not read": ('"tokens" in chunk', "False", "adapters/Usage only when it comes"),
 }
 
+# What the adapter relies on and one day may not find, in each of its functions.
+MOVED = ('args[0]["model"]', "response.status_code", "response.headers", "stream.response", 'chunk.get("text")')
+PROGRAM = """
+import acme, tokentape
+from test_conformance import Lines
+from tokentape.testing import Finish, ProviderServer, Text
 
-def suite(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run what is in a folder outside this project, as its author would."""
-    (folder / "pytest.ini").write_text(CONFIG, "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-rf", *arguments, "conformance_of_acme.py"]
-    environment = {**os.environ, "TOKENTAPE_STRICT": "1", "PYTHONPATH": str(folder)}
+tokentape.enable(db="none")
+with ProviderServer([Lines]) as server:
+    server.add([Text("Hel"), Text("lo"), Finish("stop")])
+    print([chunk.get("text") for chunk in acme.Client(server.url).ask("acme-1")])
+print(*tokentape.status()["faults"])
+"""
+
+
+def suite(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of a project outside this one, as its author would."""
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-rf", "-p", "no:cacheprovider", "--strict-markers"]
+    return run(project, *command, *arguments, strict="1")
+
+
+def run(project: Path, *command: str, strict: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's folder, with the project installed."""
+    environment = {**os.environ, "TOKENTAPE_STRICT": strict, "PYTHONPATH": str(project.parent / "site")}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    """Change the adapter's code."""
+    adapter = project / "tokentape_acme.py"
+    text = adapter.read_text("utf-8")
+    assert old in text
+    adapter.write_text(text.replace(old, new), "utf-8")
 
 
 def standing_for(scenario: str) -> list[str]:
@@ -62,10 +91,22 @@ def standing_for(scenario: str) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the guide's project, and beside it what pip makes of that."""
+    folder = tmp_path_factory.mktemp("guide")
+    (folder / "project").mkdir()
+    guide_project.write(folder / "project")
+    guide_project.install(folder / "project", folder / "site")
+    # As if installed with `-e`: the module is the project's.
+    (folder / "site" / "tokentape_acme.py").unlink()
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project of its own: SDK, adapter, and the tests that its author wrote."""
-    return Path(shutil.copytree(PROJECT, tmp_path / "acme", ignore=shutil.ignore_patterns("__pycache__")))
+def project(installed: Path, tmp_path: Path) -> Path:
+    """A project of its own: an adapter, found by its entry point, and the tests that its author wrote."""
+    return Path(shutil.copytree(installed, tmp_path / "guide")) / "project"
 
 
 @pytest.mark.scenario("adapters/Conformance from outside")
@@ -79,14 +120,21 @@ def test_an_adapter_from_outside_passes(project: Path) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_fails_in_the_tests_of_its_scenario(mistake: str, project: Path) -> None:
     right, wrong, scenario = MISTAKES[mistake]
-    adapter = project / "tokentape_acme.py"
-    text = adapter.read_text("utf-8")
-    assert right in text
-    adapter.write_text(text.replace(right, wrong), "utf-8")
+    edit(project, right, wrong)
     names = standing_for(scenario)
     assert names
 
     done = suite(project, "-k", " or ".join(names))
+    assert re.search(r"^E  +(assert|AssertionError: assert|Failed) .", done.stdout, re.MULTILINE), done.stdout
     assert set(FAILED.findall(done.stdout)) == {(name, mode) for name in names for mode in ("sync", "async")}, (
         done.stdout
     )
+
+
+@pytest.mark.parametrize("moved", MOVED)
+def test_what_the_adapter_no_longer_finds_costs_the_program_nothing(moved: str, project: Path) -> None:
+    edit(project, moved, f"nowhere.{moved}")
+    done = run(project, sys.executable, "-c", PROGRAM, strict="0")
+    assert done.stdout == "['Hel', 'lo', None]\nacme adapter\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("acme adapter failed (NameError: name 'nowhere' is not defined); lost: ")
