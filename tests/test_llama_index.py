@@ -239,6 +239,12 @@ def test_reasoning_and_tool_arguments_have_their_parts(tape: TapeReader) -> None
     assert (call["event_count"], call["chunk_count"], call["input_tokens"], call["output_tokens"]) == (6, 6, 7, 3)
 
 
+def test_usage_in_groqs_own_place_counts(tape: TapeReader) -> None:
+    raw = {"x_groq": {"usage": {"prompt_tokens": 7, "completion_tokens": 3}}}
+    list(ChattingLLM(answers=[[piece("so", [TextBlock(text="so")]), piece("", raw=raw)]]).stream_chat(ASKED))
+    assert (tape.call()["input_tokens"], tape.call()["output_tokens"]) == (7, 3)
+
+
 @pytest.mark.scenario("adapters/LlamaIndex agent with a tool")
 def test_an_agents_tools_and_steps_are_marks(tape: TapeReader) -> None:
     def search(query: str) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tokentape.call import CallRecorder, Fragment
+from tokentape.reading import text_of
+
+from .provider_tools import provider_tool
 
 _FINISH_REASONS: Final = ("finish_reason", "stop_reason", "done_reason")
 _ON_EACH_CHUNK: Final = frozenset({"model_provider"})
@@ -46,7 +49,7 @@ class ChunkReader:
         if message.additional_kwargs:
             self._add_unofficial(message.additional_kwargs, fragments)
         self._add_content(message.content, fragments, _logprobs(info))
-        for position, tool in enumerate(getattr(message, "tool_call_chunks", None) or ()):
+        for position, tool in enumerate(_tools(message)):
             add_tool(self._call, tool, position, fragments)
         note_finish(self._call, info, message.response_metadata)
         return fragments
@@ -90,7 +93,8 @@ def add_block(call: CallRecorder, block: Mapping[str, Any], index: Any, fragment
         case "text":
             _add(call.part, "text", block.get("text"), place, fragments)
         case "thinking":
-            _add(call.part, "reasoning", block.get("thinking"), place, fragments)
+            # Mistral's is a list of texts.
+            _add(call.part, "reasoning", text_of(block.get("thinking")), place, fragments)
         case "reasoning":
             _add(call.part, "reasoning", block.get("reasoning") or block.get("text"), place, fragments)
             for piece in block.get("summary") or ():
@@ -110,6 +114,14 @@ def add_tool(call: CallRecorder, tool: Mapping[str, Any], position: int, fragmen
     arguments = tool.get("args")
     if isinstance(arguments, str) and arguments:
         fragments.append(Fragment(part, arguments))
+
+
+def _tools(message: Any) -> Sequence[Mapping[str, Any]]:
+    """Pieces of tool calls; where LangChain gives them apart, the same stands in the content once more."""
+    apart: Sequence[Mapping[str, Any]] = getattr(message, "tool_call_chunks", None) or ()
+    if apart or isinstance(message.content, str):
+        return apart
+    return [tool for block in message.content if (tool := provider_tool(block)) is not None]
 
 
 def note_finish(call: CallRecorder, *told: Mapping[str, Any], choice: int = 0) -> None:

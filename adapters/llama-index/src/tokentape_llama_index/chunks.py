@@ -13,7 +13,7 @@ from tokentape.call import CallRecorder, Fragment
 from tokentape.models import Usage
 from tokentape.reading import Reading, entries, field, string
 
-from .raw import Piece, finish_of, pieces_of, told_of
+from .raw import Piece, finish_of, pieces_of, told_of, usage_of
 from .usage import read_usage
 
 
@@ -83,7 +83,7 @@ class ChunkReader(Reading):
         call, raw = self._call, told_of(chunk.raw)
         self._note_ids(field(raw, "id"), field(raw, "model"))
         own: Mapping[str, Any] = message.additional_kwargs if message is not None else {}
-        usage = field(raw, "usage") or own.get("usage") or _counted(chunk.additional_kwargs)
+        usage = usage_of(raw) or own.get("usage") or _counted(chunk.additional_kwargs)
         if usage:
             self._note_usage(usage)
         reason = finish_of(chunk.raw) or string(own.get("stop_reason"))
