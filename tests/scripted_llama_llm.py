@@ -143,13 +143,13 @@ class ServedLLM(LLM):
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
         with self._client(openai.OpenAI) as client:
             raw = client.chat.completions.create(**self._request(messages, False, kwargs))
-        return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
+        return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_chat_callback()
     async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
         async with self._client(openai.AsyncOpenAI) as client:
             raw = await client.chat.completions.create(**self._request(messages, False, kwargs))
-        return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
+        return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
@@ -179,7 +179,7 @@ class _Held:
     def grown(self, raw: Any) -> ChatResponse:
         delta = raw.choices[0].delta if raw.choices else None
         text = getattr(delta, "content", None) or ""
-        thought = getattr(delta, "reasoning_content", None) or ""
+        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
         self.text, self.thoughts = self.text + text, self.thoughts + thought
         for call in getattr(delta, "tool_calls", None) or ():
             block = self.tools.setdefault(
