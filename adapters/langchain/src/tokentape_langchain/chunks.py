@@ -11,7 +11,7 @@ from tokentape.reading import text_of
 from .provider_tools import provider_tool
 
 _FINISH_REASONS: Final = ("finish_reason", "stop_reason", "done_reason")
-_ON_EACH_CHUNK: Final = frozenset({"model_provider"})
+_PROVIDER: Final = "model_provider"
 
 
 class ChunkReader:
@@ -34,10 +34,30 @@ class ChunkReader:
             chunk: a `ChatGenerationChunk`, a `GenerationChunk`, or None.
             at_ns: when it came.
         """
+        # Pydantic's models have a `__getattr__`, which makes an attribute three times as dear as a dictionary's item.
+        try:
+            fields = chunk.__dict__
+            said = fields["message"].__dict__
+            text, metadata = said["content"], said["response_metadata"]
+            if (
+                self._text_part is not None
+                and text.__class__ is str
+                and text
+                and not fields["generation_info"]
+                and not said["tool_call_chunks"]
+                and not said["additional_kwargs"]
+                # LangChain puts the provider's name on each chunk.
+                and (not metadata or (len(metadata) == 1 and _PROVIDER in metadata))
+            ):
+                self._extend((at_ns, at_ns, self._text_part, text))
+                return
+        except (AttributeError, KeyError):
+            pass  # a chunk of another shape, which `_read` looks at in full
+        self._read(token, chunk, at_ns)
+
+    def _read(self, token: Any, chunk: Any, at_ns: int) -> None:
         message = getattr(chunk, "message", None)
-        if self._text_part is not None and message is not None and _is_plain_text(message, chunk):
-            self._extend((at_ns, at_ns, self._text_part, message.content))
-        elif message is None:
+        if message is None:
             fragments: list[Fragment] = []
             self._add_content(token if chunk is None else chunk.text, fragments)
             self._call.add_chunk(at_ns, at_ns, fragments)
@@ -150,18 +170,6 @@ def _logprobs(info: Mapping[str, Any]) -> list[Any] | None:
     told = info.get("logprobs")
     tokens = told.get("content") if isinstance(told, Mapping) else None
     return tokens if isinstance(tokens, list) and tokens else None
-
-
-def _is_plain_text(message: Any, chunk: Any) -> bool:
-    """Whether a chunk says nothing but a piece of text; LangChain puts the provider's name on each."""
-    return (
-        message.content.__class__ is str
-        and message.content != ""
-        and not chunk.generation_info
-        and not getattr(message, "tool_call_chunks", None)
-        and not message.additional_kwargs
-        and message.response_metadata.keys() <= _ON_EACH_CHUNK
-    )
 
 
 def _is_synthetic(message: Any, chunk: Any) -> bool:
