@@ -105,21 +105,26 @@ class ServedLLM(LLM):
 
     url: str
     model: str = "gpt-x"
+    key: str = "none"
     max_retries: int = 0
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name=self.model, is_chat_model=True)
 
-    def _request(self, stream: bool) -> dict[str, Any]:
-        return {"model": self.model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    def _client(self, kind: Any) -> Any:
+        return kind(base_url=self.url, api_key=self.key, max_retries=self.max_retries)
+
+    def _request(self, messages: Any, stream: bool, asked: dict[str, Any]) -> dict[str, Any]:
+        said = [{"role": message.role.value, "content": message.content} for message in messages]
+        return {"model": self.model, "messages": said, "stream": stream, **asked}
 
     @llm_chat_callback()
     def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
         def chunks() -> Iterator[ChatResponse]:
             held = _Held()
-            with openai.OpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-                for raw in client.chat.completions.create(**self._request(stream=True)):
+            with self._client(openai.OpenAI) as client:
+                for raw in client.chat.completions.create(**self._request(messages, True, kwargs)):
                     yield held.grown(raw)
 
         return chunks()
@@ -128,23 +133,23 @@ class ServedLLM(LLM):
     async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
         async def chunks() -> AsyncIterator[ChatResponse]:
             held = _Held()
-            async with openai.AsyncOpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-                async for raw in await client.chat.completions.create(**self._request(stream=True)):
+            async with self._client(openai.AsyncOpenAI) as client:
+                async for raw in await client.chat.completions.create(**self._request(messages, True, kwargs)):
                     yield held.grown(raw)
 
         return chunks()
 
     @llm_chat_callback()
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        with openai.OpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-            raw = client.chat.completions.create(**self._request(stream=False))
-        return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
+        with self._client(openai.OpenAI) as client:
+            raw = client.chat.completions.create(**self._request(messages, False, kwargs))
+        return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_chat_callback()
     async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        async with openai.AsyncOpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-            raw = await client.chat.completions.create(**self._request(stream=False))
-        return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
+        async with self._client(openai.AsyncOpenAI) as client:
+            raw = await client.chat.completions.create(**self._request(messages, False, kwargs))
+        return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
@@ -174,7 +179,7 @@ class _Held:
     def grown(self, raw: Any) -> ChatResponse:
         delta = raw.choices[0].delta if raw.choices else None
         text = getattr(delta, "content", None) or ""
-        thought = getattr(delta, "reasoning_content", None) or ""
+        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
         self.text, self.thoughts = self.text + text, self.thoughts + thought
         for call in getattr(delta, "tool_calls", None) or ():
             block = self.tools.setdefault(

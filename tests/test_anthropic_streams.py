@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,19 @@ import tokentape
 from anthropic_surfaces import ASKED, client_for, stream
 from surfaces import direct, drain, same_failure, use
 from tape_reader import TapeReader
-from tokentape.testing import Drop, ErrorEvent, Finish, HTTPError, ProviderServer, Raw, Script, Text, Usage
+from tokentape.testing import (
+    Drop,
+    ErrorEvent,
+    Finish,
+    HTTPError,
+    ProviderServer,
+    Raw,
+    Script,
+    Text,
+    ToolArgs,
+    ToolCall,
+    Usage,
+)
 from tokentape.testing.rig import resolved
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
@@ -126,6 +139,34 @@ def test_a_dropped_asynchronous_stream_is_released_by_its_loop(server: ProviderS
 
     with no_collector():
         use(client_for(server, True), drop)
+
+
+@both
+def test_nothing_of_the_sdks_is_kept(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
+    server.add([ToolCall(0, "call_1", "look"), ToolArgs(0, "{}"), *ANSWER])
+    client = client_for(server, asynchronous)
+    seen: list[weakref.ref[Any]] = []
+    most = 0
+
+    def alive() -> int:
+        return sum(one() is not None for one in seen)
+
+    async def read(client: Any) -> None:
+        nonlocal most
+        events = await resolved(stream(client.messages.create))
+        seen.append(weakref.ref(events))
+        while (event := await (anext(events, None) if asynchronous else resolved(next(events, None)))) is not None:
+            seen.append(weakref.ref(event))
+            most = max(most, alive())
+
+    with no_collector():
+        use(client, read)
+    gc.collect()
+    assert len(seen) > 6
+    # While it is read: the stream, the event that came, and the one before it, which the SDK's own iterator still has.
+    assert most <= 3
+    assert alive() == 0
+    assert tape.call()["status"] == "completed"
 
 
 @both

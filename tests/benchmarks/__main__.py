@@ -16,12 +16,13 @@ import per_call
 import per_chunk
 import reading
 import report
+import shares
 import while_writing
 import writing
 
 MEASUREMENTS = {
     module.__name__: module
-    for module in (per_chunk, instructions, per_call, while_writing, writing, long_stream, importing, reading)
+    for module in (per_chunk, shares, instructions, per_call, while_writing, writing, long_stream, importing, reading)
 }
 
 
