@@ -151,7 +151,10 @@ class AwsMessages:
                 return
             message = bytes(self._buffer[:size])
             del self._buffer[:size]
-            event = _event_of(_strings(message[begin : begin + head]), json.loads(message[begin + head : -4]))
+            try:
+                event = _event_of(_strings(message[begin : begin + head]), json.loads(message[begin + head : -4]))
+            except (ValueError, LookupError, TypeError, AttributeError) as broken:
+                raise Unreadable(f"a message without an event: {broken}") from broken
             if event is not None:
                 yield event
 
