@@ -147,7 +147,7 @@ class RawReads:
 
     def _note_error(self, error: Any) -> None:
         kind = text_of(field(error, "type")) or text_of(field(error, "code")) or "error"
-        message = text_of(field(error, "message")) or (text_of(error) or None)
+        message = text_of(field(error, "message")) or str(error)
         self._call.judge("completed" if self._call.terminal else "error", kind, message)
 
     def _mention(self, broken: Exception) -> None:
