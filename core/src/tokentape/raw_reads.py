@@ -85,7 +85,7 @@ class RawReads:
         """Read a slice of what has gathered.
 
         Returns:
-            Whether there is more.
+            Whether there is more of what had gathered when the first slice of it was read.
         """
         with faults.guard(f"{self._call.call.adapter} adapter", "events of bytes that the program read itself"):
             return next(self._slices, False)
@@ -102,15 +102,16 @@ class RawReads:
     def _decode(self) -> Iterator[bool]:
         reads = self._reads
         while True:
-            while len(reads) < STRIDE:
-                yield False
-            asked, at, data = reads.popleft(), reads.popleft(), reads.popleft()
-            self._waited_ns += at - asked
-            for number, event in enumerate(self._events(data), 1):
-                self._take(event, at)
-                if number % SLICE_EVENTS == 0:
-                    yield True
-            yield True
+            # Only what is there now, however fast the program reads on.
+            for _ in range(len(reads) // STRIDE):
+                asked, at, data = reads.popleft(), reads.popleft(), reads.popleft()
+                self._waited_ns += at - asked
+                for number, event in enumerate(self._events(data), 1):
+                    self._take(event, at)
+                    if number % SLICE_EVENTS == 0:
+                        yield True
+                yield True
+            yield False
 
     def _events(self, data: bytes) -> Iterator[Event]:
         if self._stream is None:
