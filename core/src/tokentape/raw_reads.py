@@ -27,13 +27,13 @@ SLICE_EVENTS: Final = 8
 
 
 class JSONObject(dict[str, Any]):
-    """A JSON object whose fields are attributes too, in the places where an SDK's object has them."""
+    """A JSON object whose fields are attributes too, as those of an SDK's object are.
+
+    It has no `__dict__`: which of its fields an SDK would declare it cannot tell, so a reader that looks there for the
+    common chunk looks at it field by field.
+    """
 
     __slots__ = ()
-
-    @property
-    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # it is read only
-        return self
 
     @property
     def __pydantic_extra__(self) -> dict[str, Any]:
