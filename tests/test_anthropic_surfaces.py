@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tokentape
-from anthropic_surfaces import ASKED, MODEL, SURFACES, Surface, client_for, stream
+from anthropic_surfaces import ASKED, LINES, MODEL, SURFACES, Surface, client_for, stream
 from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Script, Text, ToolArgs, ToolCall, Usage
@@ -22,6 +22,7 @@ CHUNKS = 1 + 1 + 6 + 1 + 1 + 1
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 streaming_surfaces = pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+with_lines = pytest.mark.parametrize("surface", SURFACES + LINES, ids=lambda surface: surface.name)
 
 
 def client_of(surface: Surface, server: ProviderServer, asynchronous: bool) -> Any:
@@ -32,7 +33,7 @@ def client_of(surface: Surface, server: ProviderServer, asynchronous: bool) -> A
 
 @both
 @pytest.mark.scenario("adapters/Every streaming surface")
-@streaming_surfaces
+@with_lines
 def test_every_streaming_surface_is_one_row_with_each_chunk_once(
     surface: Surface, asynchronous: bool, server: ProviderServer, tape: TapeReader
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import tokentape
-from openai_surfaces import MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, responses
+from openai_surfaces import LINES, MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, responses
 from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Script, Text, Usage
@@ -33,7 +33,7 @@ def response_id(frame: dict[str, Any]) -> str:
 
 @both
 @pytest.mark.scenario("adapters/Every streaming surface")
-@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+@pytest.mark.parametrize("surface", SURFACES + LINES, ids=lambda surface: surface.name)
 def test_every_streaming_surface_is_one_row_with_each_chunk_once(
     surface: Surface, asynchronous: bool, server: ProviderServer, tape: TapeReader
 ) -> None:
