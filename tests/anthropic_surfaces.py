@@ -8,7 +8,7 @@ from typing import Any
 
 import anthropic
 
-from surfaces import direct, helper, raw, streaming
+from surfaces import direct, helper, lines, raw, streaming
 from tokentape.testing import ProviderServer
 
 MODEL = "claude-x"
@@ -61,4 +61,9 @@ SURFACES = (
     Surface("vertex", lambda c: direct(stream(c.messages.create)), "Vertex", "gcp.vertex_ai"),
     Surface("bedrock", lambda c: direct(stream(c.messages.create)), "Bedrock", "aws.bedrock"),
     Surface("bedrock.stream", lambda c: helper(c.messages.stream(**ASKED)), "Bedrock", "aws.bedrock"),
+)
+# Where the program reads lines and the SDK makes no objects.
+LINES = (
+    Surface("lines", lambda c: lines(stream(c.messages.with_streaming_response.create))),
+    Surface("beta.lines", lambda c: lines(stream(c.beta.messages.with_streaming_response.create))),
 )

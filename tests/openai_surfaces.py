@@ -8,7 +8,7 @@ from typing import Any
 
 import openai
 
-from surfaces import direct, helper, raw, streaming
+from surfaces import direct, helper, lines, raw, streaming
 from tokentape.testing import ProviderServer
 
 MODEL = "gpt-x"
@@ -75,4 +75,14 @@ SURFACES = (
         lambda c: helper(c.responses.stream(response_id="resp_1", starting_after=2)),
     ),
     Surface("responses.azure", "responses", lambda c: direct(responses(c.responses.create)), azure=True),
+)
+# Where the program reads lines and the SDK makes no objects.
+LINES = (
+    Surface("chat.lines", "chat", lambda c: lines(chat(c.chat.completions.with_streaming_response.create))),
+    Surface(
+        "completions.lines",
+        "text_completion",
+        lambda c: lines(completion(c.completions.with_streaming_response.create)),
+    ),
+    Surface("responses.lines", "responses", lambda c: lines(responses(c.responses.with_streaming_response.create))),
 )

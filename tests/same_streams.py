@@ -13,7 +13,7 @@ from typing import Any
 import openai
 
 import tokentape
-from openai_surfaces import SURFACES, Surface, client_for
+from openai_surfaces import LINES, SURFACES, Surface, client_for
 from surfaces import use
 from tape_reader import TapeReader
 from tokentape.testing import (
@@ -79,7 +79,8 @@ def main(tape: Path) -> None:
     names: list[str] = []
     for asynchronous in (False, True):
         for azure in (False, True):
-            names += use_all([surface for surface in SURFACES if surface.azure is azure], asynchronous, azure)
+            surfaces = [surface for surface in (*SURFACES, *LINES) if surface.azure is azure]
+            names += use_all(surfaces, asynchronous, azure)
     found = dict(zip(names, calls(TapeReader(tape)), strict=True))
     json.dump({"openai": openai.__version__, "calls": found}, sys.stdout)
 
@@ -106,7 +107,7 @@ def use_all(surfaces: list[Surface], asynchronous: bool, azure: bool) -> list[st
 
 def scripts(surface: Surface) -> dict[str, list[Any]]:
     """A whole answer through every surface, everything else where nothing stands between program and stream."""
-    direct = surface.name.endswith(".create")
+    direct = surface.name.endswith((".create", ".lines"))
     return WHOLE | (EVERYWHERE | ONLY.get(surface.operation, {}) if direct else {})
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,6 +66,14 @@ async def streaming(manager: Any) -> list[Any]:
     """What the stream of a streaming response yields."""
     async with opened(manager) as response:
         return await drain(await resolved(response.parse()))
+
+
+async def lines(manager: Any) -> list[Any]:
+    """What stands in the lines of a streaming response that the program reads itself; pings are left out."""
+    async with opened(manager) as response:
+        data = [line.partition("data: ")[2] for line in await drain(response.iter_lines())]
+    parse = json.JSONDecoder(object_hook=lambda fields: SimpleNamespace(**fields)).decode
+    return [parse(said) for said in data if said not in ("", "[DONE]", '{"type":"ping"}')]
 
 
 async def helper(manager: Any) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -14,14 +14,27 @@ from replayed import answer_on_tape, asked_for, base_url, expected, expected_par
 
 pytestmark = pytest.mark.must_run
 
+# As the SDK's objects, or as bytes that the program reads itself.
+Way = Literal["stream", "bytes"]
+
 
 @pytest.fixture(scope="module")
 def replayed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """Each exchange's call, read back from one tape that all of them were recorded on."""
-    return replay(tmp_path_factory.mktemp("recordings") / "tape.db", recordings(), send)
+    """Each exchange's calls, one for each way of reading, from one tape that all of them were recorded on."""
+    return replay(tmp_path_factory.mktemp("recordings") / "tape.db", recordings(), send_each_way)
 
 
-def send(recording: Recording) -> None:
+def ways(recording: Recording) -> tuple[Way, ...]:
+    """How an exchange is read: what is no stream has no two."""
+    return ("stream", "bytes") if recording.streaming else ("stream",)
+
+
+def send_each_way(recording: Recording) -> None:
+    for way in ways(recording):
+        send(recording, way)
+
+
+def send(recording: Recording, way: Way) -> None:
     """Make the request again, as far as it matters to how the answer is read, and read the answer to its end."""
     api = APIS[recording.api]
     client = api.client(base_url=base_url(recording), api_key="none", max_retries=0)
@@ -38,19 +51,24 @@ def send(recording: Recording) -> None:
             cast_to=cast_to,
             stream=recording.streaming,
             stream_cls=api.stream[chunk],
+            # What `with_streaming_response` asks for.
+            options={"headers": {"X-Stainless-Raw-Response": "stream"}} if way == "bytes" else {},
         )
-        for _ in answer if recording.streaming else ():
+        for _ in answer.iter_bytes() if way == "bytes" else answer if recording.streaming else ():
             pass
     except api.error:
         assert recording.status >= 400 or "error_mid_stream" in recording.features
 
 
 @pytest.mark.scenario("adapters/Streams of real providers")
-@pytest.mark.parametrize("recording", recordings(), ids=lambda recording: recording.id)
+@pytest.mark.parametrize(
+    ("recording", "way"),
+    [pytest.param(one, way, id=f"{one.id}-{way}") for one in recordings() for way in ways(one)],
+)
 def test_recording_is_on_the_tape_as_it_was_sent(
-    recording: Recording, replayed: dict[str, list[dict[str, Any]]]
+    recording: Recording, way: Way, replayed: dict[str, list[dict[str, Any]]]
 ) -> None:
-    (call,) = replayed[recording.key]
+    call = dict(zip(ways(recording), replayed[recording.key], strict=True))[way]
     assert answer_on_tape(recording, call) == expected(recording)
 
 
