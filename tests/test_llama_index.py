@@ -28,6 +28,7 @@ from scripted_llama_llm import ASKED, ChattingLLM, CompletingLLM, ServedLLM, pie
 from tape_reader import TapeReader
 from tokentape import context
 from tokentape.testing import Drop, Finish, ProviderServer, Script, Text, Usage
+from totals import totals
 
 ANSWER = [Text("Hel"), Text("lo"), Finish("stop"), Usage(12, 2)]
 SECRET = "what nobody else may read"
@@ -122,8 +123,7 @@ def test_a_stream_is_one_call_and_the_parent_of_its_request(
     assert [outer[column] for column in columns] == ["completed", 1, 2, "stop", 12, 2, inner["response_id"]]
     assert [row["token"] for row in tape.tokens(outer["id"])] == ["Hel", "lo"]
     assert (outer["adapter"], outer["layer"]) == ("llama-index", "framework")
-    (totals,) = tape.rows("select sum(call_count), sum(input_tokens), sum(token_count) from run_stats")
-    assert tuple(totals.values()) == (1, 12, 2)
+    assert totals(tape) == (1, 12, 2)
     assert context.PARENT not in contextvars.copy_context()
 
 
