@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,24 @@ import pytest
 
 import tokentape
 from tokentape.testing.rig import resolved
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One way to stream.
+
+    Attributes:
+        operation: what it asks for, as the tape calls it.
+        read: reads a whole answer with the client it is given; what the program saw.
+        provider: who answers, as the tape calls it.
+        cloud: whose client it is; empty for the SDK's own.
+    """
+
+    name: str
+    operation: str
+    read: Callable[[Any], Awaitable[list[Any]]]
+    provider: str
+    cloud: str = ""
 
 
 def use(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:

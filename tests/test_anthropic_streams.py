@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import inspect
 import weakref
@@ -33,7 +32,6 @@ from tokentape.testing import (
 from tokentape.testing.rig import resolved
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-FREES_AT_ONCE = not anthropic.__version__.startswith("0.")
 ANSWER = [Text("one "), Text("two "), Text("three"), Finish("stop"), Usage(3, 3)]
 
 
@@ -59,7 +57,6 @@ def test_an_error_inside_a_stream(asynchronous: bool, server: ProviderServer, ta
 
 @pytest.mark.scenario("adapters/Error inside the stream")
 def test_an_error_inside_a_stream_of_bedrock(server: ProviderServer, tape: TapeReader) -> None:
-    pytest.importorskip("botocore", reason="the SDK reads Bedrock's framing with botocore")
     server.add(Script([*ANSWER[:3], ErrorEvent("modelStreamErrorException", "Overloaded")], repeat=True))
     kind = same_failure(lambda: client_for(server, False, "Bedrock"), ask)
     call = tape.call()
@@ -105,40 +102,6 @@ def no_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-@pytest.mark.skipif(not FREES_AT_ONCE, reason="before version 1 the SDK's stream and its iterator refer to each other")
-@pytest.mark.parametrize("chunks", [1, 4])
-def test_a_dropped_stream_is_released_at_once(chunks: int, server: ProviderServer, tape: TapeReader) -> None:
-    server.add([*ANSWER[:3], (5.0, Text("late"))])
-    client = client_for(server, False)
-    with no_collector():
-        events = stream(client.messages.create)
-        for _ in range(chunks):
-            next(events)
-        del events
-        assert server.requests[0].outcome(2.0) == "left"
-        assert tape.call()["status"] == "abandoned"
-    client.close()
-
-
-@pytest.mark.skipif(not FREES_AT_ONCE, reason="before version 1 the SDK's stream and its iterator refer to each other")
-def test_a_dropped_asynchronous_stream_is_released_by_its_loop(server: ProviderServer, tape: TapeReader) -> None:
-    server.add([*ANSWER[:3], (5.0, Text("late"))])
-
-    async def drop(client: Any) -> None:
-        events = await stream(client.messages.create)
-        await anext(events)
-        del events
-        # The loop closes it in a task of its own.
-        for _ in range(100):
-            await asyncio.sleep(0.01)
-            if tape.call()["status"] != "running":
-                break
-        assert tape.call()["status"] == "abandoned"
-
-    with no_collector():
-        use(client_for(server, True), drop)
 
 
 @both
@@ -260,7 +223,6 @@ class Observer:
         self.seen.append(how)
 
 
-@pytest.mark.skipif(not FREES_AT_ONCE, reason="before version 2 the SDK has no tracing of its own")
 def test_the_look_for_an_observer_ends_at_the_stand_in(server: ProviderServer, tape: TapeReader) -> None:
     """The SDK looks for one at each chunk; where there is none, it is the stand-in that says so."""
     server.add(ANSWER)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import tokentape
-from anthropic_surfaces import ASKED, LINES, MODEL, SURFACES, Surface, client_for, stream
-from surfaces import drain, opened, use
+from anthropic_surfaces import ASKED, LINES, MODEL, SURFACES, client_for, stream
+from surfaces import Surface, drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Script, Text, ToolArgs, ToolCall, Usage
 from tokentape.testing.rig import resolved
@@ -25,12 +25,6 @@ streaming_surfaces = pytest.mark.parametrize("surface", SURFACES, ids=lambda sur
 with_lines = pytest.mark.parametrize("surface", SURFACES + LINES, ids=lambda surface: surface.name)
 
 
-def client_of(surface: Surface, server: ProviderServer, asynchronous: bool) -> Any:
-    if surface.cloud == "Bedrock":
-        pytest.importorskip("botocore", reason="the SDK reads Bedrock's framing with botocore")
-    return client_for(server, asynchronous, surface.cloud)
-
-
 @both
 @pytest.mark.scenario("adapters/Every streaming surface")
 @with_lines
@@ -38,7 +32,7 @@ def test_every_streaming_surface_is_one_row_with_each_chunk_once(
     surface: Surface, asynchronous: bool, server: ProviderServer, tape: TapeReader
 ) -> None:
     server.add(ANSWER)
-    seen = use(client_of(surface, server, asynchronous), surface.read)
+    seen = use(client_for(server, asynchronous, surface.cloud), surface.read)
 
     call = tape.call()
     assert seen
@@ -80,7 +74,7 @@ def test_chunks_and_request_bytes_are_the_same(surface: Surface, asynchronous: b
     def alone() -> Any:
         with ProviderServer() as server:
             server.add(ANSWER)
-            chunks = use(client_of(surface, server, asynchronous), dumped)
+            chunks = use(client_for(server, asynchronous, surface.cloud), dumped)
             request = server.requests[0]
         return chunks, request.path, request.query, {**request.headers, "host": ""}, request.body
 

@@ -22,6 +22,7 @@ from langchain_drivers import chat_model
 from tape_reader import TapeReader
 from tokentape import context
 from tokentape.testing import Finish, ProviderServer, Script, Text, Usage
+from totals import totals
 
 ANSWER = [Text("Hel"), Text("lo"), Finish("stop"), Usage(12, 2)]
 
@@ -58,13 +59,6 @@ def links(tape: TapeReader) -> list[tuple[Any, ...]]:
 
 def pair(model: str = "gpt-x") -> list[tuple[Any, ...]]:
     return [("framework", model, None, None), ("sdk", model, "framework", model)]
-
-
-def totals(tape: TapeReader) -> tuple[Any, ...]:
-    (run,) = tape.rows("select sum(call_count) as calls, sum(input_tokens), sum(token_count) from run_stats")
-    models = tape.rows("select sum(call_count), sum(input_tokens), sum(token_count) from model_stats")
-    assert tuple(models[0].values()) == tuple(run.values())
-    return tuple(run.values())
 
 
 async def drained(stream: Any) -> list[Any]:

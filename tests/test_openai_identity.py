@@ -14,8 +14,8 @@ import pytest
 from openai.types.chat import ChatCompletionChunk
 
 import tokentape
-from openai_surfaces import MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, responses
-from surfaces import drain, opened, use
+from openai_surfaces import MESSAGES, MODEL, SURFACES, chat, client_for, completion, responses
+from surfaces import Surface, drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import (
     Drop,
@@ -69,19 +69,19 @@ def script_for(operation: str) -> list[Any]:
     return PLAIN if operation == "text_completion" else RICH
 
 
-def alone(operation: str, asynchronous: bool, body: Body, azure: bool = False) -> tuple[Any, list[Request]]:
+def alone(operation: str, asynchronous: bool, body: Body, cloud: str = "") -> tuple[Any, list[Request]]:
     """What a program gets from a server that nobody has asked before, and what that server received."""
     with ProviderServer() as server:
         server.add(script_for(operation))
-        return use(client_for(server, asynchronous, azure), body), server.requests
+        return use(client_for(server, asynchronous, cloud), body), server.requests
 
 
-def with_and_without(operation: str, asynchronous: bool, body: Body, tape: TapeReader, azure: bool = False) -> Any:
+def with_and_without(operation: str, asynchronous: bool, body: Body, tape: TapeReader, cloud: str = "") -> Any:
     """The same, recorded and not, and equal but for the server's port; the first of the two."""
-    recorded, sent = alone(operation, asynchronous, body, azure)
+    recorded, sent = alone(operation, asynchronous, body, cloud)
     assert len(tape.calls()) == 1
     tokentape.disable()
-    reference, sent_unrecorded = alone(operation, asynchronous, body, azure)
+    reference, sent_unrecorded = alone(operation, asynchronous, body, cloud)
     assert recorded == reference
     assert [as_sent(request) for request in sent] == [as_sent(request) for request in sent_unrecorded]
     return recorded
@@ -99,7 +99,7 @@ def test_chunks_and_request_bytes_are_the_same(surface: Surface, asynchronous: b
     async def dumped(client: Any) -> list[Any]:
         return [(type(chunk), chunk.model_dump(warnings=False)) for chunk in await surface.read(client)]
 
-    chunks = with_and_without(surface.operation, asynchronous, dumped, tape, surface.azure)
+    chunks = with_and_without(surface.operation, asynchronous, dumped, tape, surface.cloud)
     assert len(chunks) >= 5
 
 

@@ -17,8 +17,8 @@ INTRODUCTION = """# Performance
 What recording costs, as differences to the bare SDK measured in turns within one run (`make bench`): the machine is
 shared and noisy, so a difference says more than a time. Where a limit is missed, the table says so.
 
-A share is of what a chunk costs a program that records nothing, parsing included; read through a framework, of what that
-and the SDK beneath it take together. It is in processor time, and with only the adapter in question switched on.
+A share is of what a chunk costs a program that records nothing, parsing included; read through a framework, of what
+that and the SDK beneath it take together. It is in processor time, and with only the adapter in question switched on.
 """
 MEASURED = ("openai", "anthropic", "langchain-core", "llama-index-core")
 

@@ -14,6 +14,7 @@ from .errors import CallNotFound, TapeError
 from .store import schema
 from .store.lost import anyone_gone, mark_lost
 from .store.text import storable
+from .store.views import COUNTED
 
 if TYPE_CHECKING:
     import sqlite_utils
@@ -47,11 +48,10 @@ WHERE (:status IS NULL OR status = :status)
 LIMIT :limit
 """  # noqa: S608  # put together from constants
 
-# Of the calls of a run those that are not recorded once more by the SDK they went through.
 COUNTED_CALLS: Final = f"""{INSIDE},
 counted AS (
   SELECT c.id, c.first_token_latency_ms FROM llm_calls c JOIN inside ON c.run_id = inside.id
-  WHERE c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id)
+  WHERE {COUNTED}
 )
 """  # noqa: S608  # as above
 RUN_SUMMARY: Final = """

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-# A framework's call and the SDK call that it made both hold the answer: totals take the SDK's.
-_COUNTED: Final = (
+# A framework's call and the SDK call that it made both hold the answer: totals take the SDK's. Of a call `c`.
+COUNTED: Final = (
     "(c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id))"
 )
 # The model that was asked for; what the provider calls it is known only when the answer comes.
@@ -85,14 +85,18 @@ LEFT JOIN llm_parts p ON p.call_id = c.id AND p.kind_id = {_TEXT_KIND} AND NOT E
 )
 """
 
+# Of both layers, each with its own times; adding up those that are `counted` counts each token once.
 STREAMING_STATS: Final = f"""
 SELECT
   c.id AS call_id,
   c.uid,
   c.name,
+  c.layer,
+  {COUNTED} AS counted,
   {_MODEL} AS model,
   c.status,
   c.streaming,
+  c.input_tokens,
   c.token_count,
   c.token_count_source,
   c.event_count,
@@ -149,7 +153,7 @@ SELECT
   sum(c.stall_hold_ms) AS stall_hold_ms,
   sum(c.stall_blocked_ms) AS stall_blocked_ms
 FROM runs r
-LEFT JOIN llm_calls c ON c.run_id = r.id AND {_COUNTED}
+LEFT JOIN llm_calls c ON c.run_id = r.id AND {COUNTED}
 GROUP BY r.id
 """
 
@@ -161,7 +165,7 @@ WITH counted AS (
     c.first_token_latency_ms AS first_token, c.inter_token_latency_ms AS inter_token,
     c.decode_tokens_per_second AS decode
   FROM llm_calls c
-  WHERE {_COUNTED}
+  WHERE {COUNTED}
 ),
 ranked AS (
   SELECT provider, model, first_token, inter_token, decode,
