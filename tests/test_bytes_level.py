@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import sys
 import threading
 import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 import anthropic_surfaces
@@ -20,10 +25,13 @@ from same_streams import ONLY, SAME, WORDS
 from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape import raw_reads
+from tokentape.call import Request
+from tokentape.recorder import active
 from tokentape.testing import (
     ErrorEvent,
     Finish,
     NoDone,
+    Ping,
     ProviderServer,
     Raw,
     Reasoning,
@@ -135,6 +143,11 @@ def lines_of_stream(api: Api) -> Read:
         return await drain(response.aiter_lines() if hasattr(client, "__aenter__") else response.iter_lines())
 
     return read
+
+
+def http_of(sdk: Any) -> Any:
+    """The HTTP library of an SDK, which is another one in older versions."""
+    return sys.modules[sdk.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0]]
 
 
 WAYS: dict[str, Callable[[Api], Read]] = {
@@ -253,6 +266,20 @@ def test_an_event_cut_in_two_arrives_with_its_end_and_waits_for_both(asynchronou
 
 
 @both
+@pytest.mark.parametrize("way", ["stream", "iter_lines"])
+@pytest.mark.scenario("metrics/Late end")
+def test_what_comes_after_the_last_word_is_waited_for_at_the_end(
+    way: str, asynchronous: bool, server: ProviderServer, tmp_path: Path
+) -> None:
+    tokentape.enable(db=tmp_path / "tape.db", stall_ms=50)
+    server.add([Text("one"), (0.3, Finish("stop")), (0.9, Ping())])
+    use(CHAT.client(server, asynchronous), (stream if way == "stream" else WAYS[way])(CHAT))
+    (tail,) = TapeReader(tmp_path / "tape.db").rows("select * from llm_stalls where position = 'tail'")
+    # Whatever the machine does meanwhile, the program holds nothing that long.
+    assert tail["wait_us"] > tail["hold_us"]
+
+
+@both
 @pytest.mark.parametrize("way", ["iter_lines", "iter_bytes", "iter_text", "iter_raw"])
 @apis
 def test_nothing_is_read_ahead(
@@ -315,6 +342,26 @@ def test_left_after_the_finish_it_is_completed(
     call = tape.call()
     assert (call["status"], tape.text(), call["error_type"]) == ("completed", "one two", None)
     assert call["finish_reason"] == {"chat": "stop", "messages": "end_turn"}[api.name]
+
+
+def test_the_last_word_of_the_provider_counts_though_it_is_decoded_after_the_end(tmp_path: Path) -> None:
+    tokentape.enable(db=tmp_path / "tape.db", flush_ms=60_000)
+    http = http_of(anthropic)
+
+    class Body(http.SyncByteStream):
+        def __iter__(self) -> Iterator[bytes]:
+            for state in ("idle", "running", "idle"):
+                yield b'event: session\ndata: {"type": "session.status_%b", "id": "e"}\n\n' % state.encode()
+
+    transport = http.MockTransport(lambda request: http.Response(200, stream=Body()))
+    client = anthropic.Anthropic(api_key="none", http_client=http.Client(transport=transport))
+    with client, client.beta.sessions.events.with_streaming_response.stream("sesn_1") as response:
+        pieces = response.iter_bytes()
+        assert b"idle" in next(pieces)
+        assert tokentape.flush(10)
+        assert b"running" in next(pieces)
+    # It was at rest when the writer looked last, and is not any more.
+    assert TapeReader(tmp_path / "tape.db").call()["status"] == "abandoned"
 
 
 @both
@@ -472,6 +519,28 @@ def test_bytes_are_decoded_on_the_writers_thread(
     assert set(threads) == {"tokentape-writer"}
 
 
+def test_what_has_gathered_is_decoded_in_slices_and_no_more_than_that(tape: TapeReader) -> None:
+    recorder = active()
+    assert recorder is not None
+    call = recorder.start(Request("openai", "chat"))
+    assert call is not None
+    seen: list[Any] = []
+    reads = raw_reads.RawReads(call, lambda chunk, *_: seen.append(chunk), lambda *_: "chunk", None, None)
+    assert not reads.decode()
+    for _ in range(3):
+        reads.add(b"data: 1\n\n" * 20, 1, 2)
+    slices = [0]
+    while reads.decode():
+        slices.append(len(seen))
+        reads.add(b"data: 2\n\n", 1, 2)
+    assert seen == [1] * 60
+    assert max(after - before for before, after in pairwise(slices)) == raw_reads.SLICE_EVENTS
+    while reads.decode():
+        pass
+    assert len(seen) == 60 + len(slices) - 1
+    call.end("completed")
+
+
 @both
 @pytest.mark.parametrize("place", ["gathering", "keeping", "decoding", "reading", "finishing"])
 @pytest.mark.usefixtures("lenient")
@@ -500,6 +569,39 @@ def test_a_fault_of_ours_takes_no_byte_from_the_program(
     assert tape.text().endswith("Hello, wörld 👋")
 
 
+def test_an_asynchronous_body_that_is_left_is_closed_when_it_is_without_recording(tape: TapeReader) -> None:
+    http = http_of(openai)
+
+    class Body(http.AsyncByteStream):
+        def __init__(self) -> None:
+            self.closed: list[str] = []
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b'data: {"id": "c"}\n\n'
+            finally:
+                self.closed.append("generator")
+
+        async def aclose(self) -> None:
+            self.closed.append("stream")
+
+    async def closed() -> list[str]:
+        body = Body()
+        transport = http.MockTransport(lambda request: http.Response(200, stream=body))
+        async with openai.AsyncOpenAI(api_key="none", http_client=http.AsyncClient(transport=transport)) as client:
+            raw = await CHAT.send(client.chat.completions.with_raw_response.create)
+            pieces = raw.http_response.aiter_raw()
+            await anext(pieces)
+            await pieces.aclose()
+            return list(body.closed)
+
+    recorded = asyncio.run(closed())
+    assert (tape.call()["status"], tape.call()["chunk_count"]) == ("abandoned", 1)
+    tokentape.disable()
+    assert recorded == asyncio.run(closed())
+
+
 @both
 def test_streams_read_as_bytes_leave_nothing_behind(
     asynchronous: bool, server: ProviderServer, tape: TapeReader
@@ -512,7 +614,6 @@ def test_streams_read_as_bytes_leave_nothing_behind(
                 await drain(response.iter_lines())
         assert tokentape.flush(10)
         del response
-        gc.collect()
         return sum(isinstance(one, raw_reads.RawReads) for one in gc.get_objects())
 
     gc.collect()

@@ -27,23 +27,22 @@ SLICE_EVENTS: Final = 8
 
 
 class JSONObject(dict[str, Any]):
-    """A JSON object whose fields are attributes too, as those of an SDK's object are.
+    """A JSON object whose fields are attributes too, and which is None where it has none, as an SDK's object is.
 
-    It has no `__dict__`: which of its fields an SDK would declare it cannot tell, so a reader that looks there for the
-    common chunk looks at it field by field.
+    Which of its fields an SDK would declare it cannot tell: all of them are extra, and a reader that looks into
+    `__dict__` for the common chunk looks at this one field by field.
     """
 
     __slots__ = ()
+    __getattr__ = dict.get
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # it is read only
+        return {}
 
     @property
     def __pydantic_extra__(self) -> dict[str, Any]:
         return self
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 _parse: Final = json.JSONDecoder(object_pairs_hook=JSONObject).decode
