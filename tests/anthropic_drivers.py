@@ -6,10 +6,13 @@ from typing import Any
 
 import anthropic
 
+from hostile_chunks import MESSAGES
 
 class MessagesDriver:
     model = "claude-x"
     kinds = frozenset({"text", "reasoning", "tool_args"})
+    options = frozenset({"prompt"})
+    hostile = MESSAGES
 
     def client(self, url: str, asynchronous: bool) -> Any:
         kind = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
@@ -21,10 +24,14 @@ class MessagesDriver:
     def text(self, chunk: Any) -> str:
         return getattr(getattr(chunk, "delta", None), "text", None) or ""
 
-    def send(self, client: Any) -> Any:
-        return client.messages.create(model=self.model, max_tokens=100, messages=[], stream=True)
+    def send(self, client: Any, prompt: str | None = None) -> Any:
+        messages = [] if prompt is None else [{"role": "user", "content": prompt}]
+        return self.api(client).create(model=self.model, max_tokens=100, messages=messages, stream=True)
+
+    def api(self, client: Any) -> Any:
+        return client.messages
 
 
 class BetaMessagesDriver(MessagesDriver):
-    def send(self, client: Any) -> Any:
-        return client.beta.messages.create(model=self.model, max_tokens=100, messages=[], stream=True)
+    def api(self, client: Any) -> Any:
+        return client.beta.messages

@@ -7,6 +7,8 @@ from typing import Any
 import openai
 from langchain_openai import ChatOpenAI
 
+from hostile_chunks import CHAT
+
 MODEL = "gpt-x"
 
 
@@ -23,13 +25,24 @@ class LangChainDriver:
     model = MODEL
     # LangChain's OpenAI integration drops reasoning and refusals that chat completions stream.
     kinds = frozenset({"text", "tool_args"})
+    options = frozenset({"prompt", "include_usage"})
+    hostile = CHAT
+    interleaves = True
+    starts = "read"
+    # Callbacks say when a chunk came, not when it was asked for, and nothing of what the SDK beneath does.
+    sees_waits = sees_attempts = False
 
     def client(self, url: str, asynchronous: bool) -> Any:
         return asynchronous, chat_model(url, max_retries=1)
 
-    def send(self, client: Any) -> Any:
+    def send(self, client: Any, prompt: str = "hi", include_usage: bool | None = None) -> Any:
         asynchronous, model = client
-        return model.astream("hi") if asynchronous else model.stream("hi")
+        options = {} if include_usage is None else {"stream_usage": include_usage}
+        return (model.astream if asynchronous else model.stream)(prompt, **options)
+
+    def value(self, chunk: Any) -> Any:
+        # Messages have random ids of LangChain's own.
+        return chunk.model_dump(exclude={"id"})
 
     def text(self, chunk: Any) -> str:
         return str(chunk.content)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import openai
 from llama_index.core.base.llms.types import ThinkingBlock, ToolCallBlock
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms import (
     LLM,
     ChatMessage,
@@ -101,25 +103,34 @@ class ChattingLLM(FunctionCallingLLM):
 
 
 class ServedLLM(LLM):
-    """Asks a server once its generator is first read, as LlamaIndex's own integration does."""
+    """Asks a server once its generator is first read, as LlamaIndex's own integration does.
+
+    Attributes:
+        client: of OpenAI's, for all answers; without one each has a client of its own.
+    """
 
     url: str
     model: str = "gpt-x"
-    max_retries: int = 0
+    client: Any = Field(default=None, exclude=True)
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name=self.model, is_chat_model=True)
 
-    def _request(self, stream: bool) -> dict[str, Any]:
-        return {"model": self.model, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+    def _request(self, messages: Any, stream: bool) -> dict[str, Any]:
+        asked = [{"role": message.role.value, "content": message.content} for message in messages]
+        return {"model": self.model, "messages": asked, "stream": stream}
+
+    def _connected(self, kind: Any) -> Any:
+        """The client to ask with, in a block that closes it where it is nobody else's."""
+        return nullcontext(self.client) if self.client else kind(base_url=self.url, api_key="none", max_retries=0)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
         def chunks() -> Iterator[ChatResponse]:
             held = _Held()
-            with openai.OpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-                for raw in client.chat.completions.create(**self._request(stream=True)):
+            with self._connected(openai.OpenAI) as client:
+                for raw in client.chat.completions.create(**self._request(messages, stream=True)):
                     yield held.grown(raw)
 
         return chunks()
@@ -128,22 +139,22 @@ class ServedLLM(LLM):
     async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
         async def chunks() -> AsyncIterator[ChatResponse]:
             held = _Held()
-            async with openai.AsyncOpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-                async for raw in await client.chat.completions.create(**self._request(stream=True)):
+            async with self._connected(openai.AsyncOpenAI) as client:
+                async for raw in await client.chat.completions.create(**self._request(messages, stream=True)):
                     yield held.grown(raw)
 
         return chunks()
 
     @llm_chat_callback()
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        with openai.OpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-            raw = client.chat.completions.create(**self._request(stream=False))
+        with self._connected(openai.OpenAI) as client:
+            raw = client.chat.completions.create(**self._request(messages, stream=False))
         return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
 
     @llm_chat_callback()
     async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        async with openai.AsyncOpenAI(base_url=self.url, api_key="none", max_retries=self.max_retries) as client:
-            raw = await client.chat.completions.create(**self._request(stream=False))
+        async with self._connected(openai.AsyncOpenAI) as client:
+            raw = await client.chat.completions.create(**self._request(messages, stream=False))
         return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
 
     @llm_completion_callback()

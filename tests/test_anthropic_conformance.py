@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 
 from anthropic_drivers import BetaMessagesDriver, MessagesDriver
-from tokentape.testing.conformance import AdapterConformance
+from tokentape.testing.conformance import AdapterConformance, FormatConformance
 
-pytestmark = pytest.mark.scenario("adapters/Conformance from outside")
+pytestmark = pytest.mark.scenario("adapters/Conformance of every adapter")
 
 
 class TestMessages(AdapterConformance):
+    """Anthropic, messages."""
+
     driver = MessagesDriver()
 
 
-class TestBetaMessages(AdapterConformance):
+class TestBetaMessages(FormatConformance):
+    """Anthropic, beta messages."""
+
     driver = BetaMessagesDriver()
