@@ -11,10 +11,18 @@ from tokentape.testing.conformance import AdapterConformance
 
 pytestmark = pytest.mark.scenario("adapters/Conformance of every adapter")
 
+SWALLOWS = "LlamaIndex swallows whatever a handler raises"
+NO_PATCH = "nothing of LlamaIndex is patched: it has a place for handlers"
+
 
 class TestLlamaIndex(AdapterConformance):
     """LlamaIndex."""
 
     driver = LlamaIndexDriver()
     plugins = ("llama-index",)
-    not_possible: ClassVar = {}
+    not_possible: ClassVar = {
+        "test_strict_mode_raises_a_fault_to_the_program": SWALLOWS,
+        "test_another_tool_on_top_works_on_after_recording_stops": NO_PATCH,
+        "test_another_tool_below_is_put_back_when_recording_stops": NO_PATCH,
+        "test_a_target_that_is_missing_is_named_and_the_others_are_patched": NO_PATCH,
+    }

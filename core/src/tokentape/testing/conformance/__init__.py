@@ -11,6 +11,16 @@ machine.
 
 from __future__ import annotations
 
+import pytest
+
+# Before they are imported: a scenario that fails shows what it compared.
+pytest.register_assert_rewrite(
+    *(
+        f"{__name__}.{part}"
+        for part in ("content", "contexts", "endings", "faults", "fidelity", "patches", "suite", "timing", "volume")
+    )
+)
+
 from .content import Content
 from .contexts import Contexts
 from .endings import Endings

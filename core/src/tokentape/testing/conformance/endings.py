@@ -80,13 +80,16 @@ class Endings(Suite):
     async def test_exception_in_the_loop_body_inside_with(self, rig: Rig) -> None:
         rig.server.add(LONG)
         mistake = ValueError("of the program")
+        stream = await rig.send()
         with pytest.raises(ValueError) as caught:
-            async with rig.inside(await rig.send()) as stream:
+            async with rig.inside(stream):
                 await rig.read(stream, 2)
                 raise mistake
         assert caught.value is mistake
         assert (mistake.args, mistake.__context__, mistake.__cause__) == (("of the program",), None, None)
-        assert self._expect_abandoned(rig, 2)["error_type"] == "ValueError"
+        # Python does not tell a bare asynchronous generator what it is closed for.
+        is_told = not rig.asynchronous or hasattr(stream, "__aexit__")
+        assert self._expect_abandoned(rig, 2)["error_type"] == ("ValueError" if is_told else None)
 
     @pytest.mark.scenario("capture/Exception in the loop body")
     @scenario()

@@ -66,6 +66,7 @@ def scenario(*modes: str, **needs: Any) -> Callable[[Body], Test]:
                 try:
                     await body(self, rig, **fixtures)
                 finally:
+                    await rig.collect()
                     await rig.finish()
 
             rig.run(whole())

@@ -19,9 +19,10 @@ from ..events import Drop, Finish, Text
 from ..rig import Rig
 from .suite import Suite, scenario, words
 
-CHUNKS: Final = 2000
+CHUNKS: Final = 500
 STREAMS: Final = 100
-LONG_REPLY: Final = 5000
+LONG_REPLY: Final = 2000
+DRAINED, LEFT, CLOSED, FAILS, NEVER_READ = range(5)
 # What our own modules may not call where the program reads.
 HEAVY: Final = (
     *("json", "_json", "copy", "sqlite3", "_sqlite3", "sqlite_utils", "pluggy", "regex", "_regex", "logging", "zlib"),
@@ -52,9 +53,10 @@ class Volume(Suite):
         before = {}
         alive: list[weakref.ref[Any]] = []
         for number in range(STREAMS):
-            broken = number % 5 == 3
-            rig.server.add([*words(3), (0.01, Drop())] if broken else [*words(6), Finish("stop")])
-            alive.append(weakref.ref(await self._leave(rig, number % 5)))
+            ending = number % 5
+            if ending < NEVER_READ or rig.traits.starts == "sent":
+                rig.server.add([*words(3), (0.01, Drop())] if ending == FAILS else [*words(6), Finish("stop")])
+            alive.append(weakref.ref(await self._leave(rig, ending)))
             if number % 20 == 19:
                 await rig.collect()
             if number == 19:
@@ -92,13 +94,11 @@ class Volume(Suite):
     async def _leave(self, rig: Rig, ending: int) -> Any:
         """Drain it, break off, close it, let it fail, or never read it."""
         stream = await rig.send()
-        match ending:
-            case 0 | 3:
-                await self.seen(rig, stream)
-            case 1:
-                await rig.read(stream, 2)
-            case 2:
-                await rig.read(stream, 2)
+        if ending in {DRAINED, FAILS}:
+            await self.seen(rig, stream)
+        elif ending < NEVER_READ:
+            await rig.read(stream, 2)
+            if ending == CLOSED:
                 await rig.close(stream)
         return stream
 
