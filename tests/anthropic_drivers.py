@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import anthropic
 
 from hostile_chunks import MESSAGES
+
+# Read once: for a client of its own it takes longer than most tests.
+CERTIFICATES = ssl.create_default_context()
+
 
 class MessagesDriver:
     model = "claude-x"
@@ -16,7 +21,9 @@ class MessagesDriver:
 
     def client(self, url: str, asynchronous: bool) -> Any:
         kind = anthropic.AsyncAnthropic if asynchronous else anthropic.Anthropic
-        return kind(base_url=url.removesuffix("/v1"), api_key="none", max_retries=1)
+        http = anthropic.DefaultAsyncHttpxClient if asynchronous else anthropic.DefaultHttpxClient
+        own = {"http_client": http(verify=CERTIFICATES)}
+        return kind(base_url=url.removesuffix("/v1"), api_key="none", max_retries=1, **own)
 
     def close_client(self, client: Any) -> Any:
         return client.close()

@@ -8,6 +8,7 @@ import openai
 from langchain_openai import ChatOpenAI
 
 from hostile_chunks import CHAT
+from openai_drivers import CERTIFICATES
 
 MODEL = "gpt-x"
 
@@ -17,7 +18,10 @@ def chat_model(url: str, **options: Any) -> ChatOpenAI:
 
     With connections of its own: LangChain keeps those it makes for later models, also beyond the event loop they need.
     """
-    own = {"http_client": openai.DefaultHttpxClient(), "http_async_client": openai.DefaultAsyncHttpxClient()}
+    own = {
+        "http_client": openai.DefaultHttpxClient(verify=CERTIFICATES),
+        "http_async_client": openai.DefaultAsyncHttpxClient(verify=CERTIFICATES),
+    }
     return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | own | options)
 
 

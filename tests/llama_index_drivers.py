@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import openai
 from llama_index.core.llms import ChatMessage
 
 from hostile_chunks import CHAT
+from openai_drivers import openai_client
 from scripted_llama_llm import ServedLLM
 
 MODEL = "gpt-x"
@@ -24,8 +24,7 @@ class LlamaIndexDriver:
     sees_waits = sees_attempts = False
 
     def client(self, url: str, asynchronous: bool) -> Any:
-        kind = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-        return asynchronous, ServedLLM(url=url, client=kind(base_url=url, api_key="none", max_retries=1))
+        return asynchronous, ServedLLM(url=url, client=openai_client(url, asynchronous))
 
     def send(self, client: Any, prompt: str = "hi") -> Any:
         asynchronous, model = client

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import openai
 
 from hostile_chunks import CHAT, COMPLETIONS, RESPONSES
 
+# Read once: for a client of its own it takes longer than most tests.
+CERTIFICATES = ssl.create_default_context()
+
+
+def openai_client(url: str, asynchronous: bool) -> Any:
+    """A client of the server at this URL that retries once."""
+    kind = openai.AsyncOpenAI if asynchronous else openai.OpenAI
+    http = openai.DefaultAsyncHttpxClient if asynchronous else openai.DefaultHttpxClient
+    return kind(base_url=url, api_key="none", max_retries=1, http_client=http(verify=CERTIFICATES))
+
+
 class _Driver:
     model = "gpt-x"
     kinds = frozenset({"text", "reasoning", "tool_args", "refusal"})
 
     def client(self, url: str, asynchronous: bool) -> Any:
-        kind = openai.AsyncOpenAI if asynchronous else openai.OpenAI
-        return kind(base_url=url, api_key="none", max_retries=1)
+        return openai_client(url, asynchronous)
 
     def close_client(self, client: Any) -> Any:
         return client.close()

@@ -6,12 +6,15 @@ import asyncio
 import gc
 import inspect
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import tokentape
+from tokentape.store.schema import open_for_writing
 
 from .driver import Driver, Traits
 from .server import ProviderServer
@@ -44,6 +47,7 @@ class Rig:
     def running(self, **settings: Any) -> Iterator[Rig]:
         """Serve and record, until the block is left."""
         self._settings = {"db": self.db, "flush_ms": 20, **settings}
+        self.db.write_bytes(_empty_tape())
         root = logging.getLogger()
         root.addHandler(self._heard)
         # What a test drops is collected where it says so: not on whatever thread, for an event loop cannot always close
@@ -211,6 +215,15 @@ class Rig:
             return list(db.query(sql))
         finally:
             db.close()
+
+
+@cache
+def _empty_tape() -> bytes:
+    """A tape without rows: making its tables takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tape.db"
+        open_for_writing(path).close()
+        return path.read_bytes()
 
 
 class _Listener(logging.Handler):

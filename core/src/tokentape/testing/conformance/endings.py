@@ -101,21 +101,22 @@ class Endings(Suite):
             await rig.read(await rig.send(), 2)
             raise mistake
 
-        try:
+        with pytest.raises(ValueError) as caught:
             await program()
-        except ValueError as caught:
-            assert caught is mistake
-            assert (mistake.args, mistake.__context__, mistake.__cause__) == (("of the program",), None, None)
-            # The frames of the program, and with them its stream, live as long as the traceback.
-            caught.__traceback__ = None
+        assert caught.value is mistake
+        assert (mistake.args, mistake.__context__, mistake.__cause__) == (("of the program",), None, None)
+        # The frames of the program, and with them its stream, live as long as the traceback.
+        mistake.__traceback__ = None
+        del caught
         await rig.collect()
         assert self._expect_abandoned(rig, 2)["error_type"] is None
 
     @scenario()
     async def test_an_exception_that_was_there_before_the_request_is_not_the_loops(self, rig: Rig) -> None:
         rig.server.add(LONG)
+        known: dict[str, str] = {}
         try:
-            raise KeyError("handled by asking the model")
+            known["what is not known, the model is asked"]
         except KeyError:
             async with rig.inside(await rig.send()) as stream:
                 await rig.read(stream, 2)
@@ -285,9 +286,7 @@ class Endings(Suite):
         assert (call["status"], call["error_type"]) == ("error" if error else "completed", error)
         assert (call["event_count"], call["first_token_latency_ms"], rig.tokens()) == (0, None, [])
 
-    async def _cancelled(
-        self, rig: Rig, script: Script, program: Callable[[], Awaitable[None]], events: int
-    ) -> None:
+    async def _cancelled(self, rig: Rig, script: Script, program: Callable[[], Awaitable[None]], events: int) -> None:
         """By a timeout and by hand; the call keeps what had come, and nobody complains of what nobody awaited."""
         rig.server.add(script, script)
         with pytest.raises(asyncio.TimeoutError):

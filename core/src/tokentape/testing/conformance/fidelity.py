@@ -60,7 +60,8 @@ class Fidelity(Suite):
                 seen += [entered is stream, value(await rig.next(entered))]
                 seen += map(value, await rig.read(stream))
             seen += [await rig.next(stream) is END, await rig.read(stream)]
-            return [*seen, await rig.close(stream)]
+            await rig.close(stream)
+            return seen
 
         await self.same_unrecorded(rig, everything(self.driver), use)
 
@@ -90,25 +91,23 @@ class Fidelity(Suite):
     @pytest.mark.scenario("adapters/Hostile chunks")
     @scenario(hostile=True)
     async def test_hostile_chunks_reach_the_program_and_cost_no_neighbour(self, rig: Rig) -> None:
-        around = [Role(), Text("be"), Text("fore ")], [Text("af"), Text("ter"), Finish("stop"), Usage(3, 4)]
+        before: list[Any] = [Role(), Text("be"), Text("fore ")]
+        after: list[Any] = [Text("af"), Text("ter"), Finish("stop"), Usage(3, 4)]
+        frames = rig.traits.hostile
 
         async def use(rig: Rig) -> Any:
-            for frame in self.driver.hostile:
-                rig.server.add(Script([*around[0], Raw(frame), *around[1]]))
-            return [await self.seen(rig) for _ in self.driver.hostile]
+            rig.server.add(*(Script([*before, Raw(frame), *after]) for frame in frames))
+            return [await self.seen(rig) for _ in frames]
 
         recorded = await use(rig)
-        texts = ["".join(row["text"] or "") for row in rig.rows("select text from responses order by call_id")]
-        calls = rig.calls()
+        calls, texts = rig.calls(), rig.rows("select text from responses order by call_id")
         async with rig.unrecorded() as twin:
             plain = await use(twin)
-        for frame, seen, reference, call, text in zip(
-            self.driver.hostile, recorded, plain, calls, texts, strict=True
-        ):
+        for frame, seen, reference, call, said in zip(frames, recorded, plain, calls, texts, strict=True):
             assert seen == reference, frame
             # What the SDK itself cannot read ends its stream, recorded or not.
             expected = ("error", "before ") if seen.failure else ("completed", "before after")
-            assert (call["status"], text) == expected, frame
+            assert (call["status"], said["text"]) == expected, frame
 
 
 def public_face(value: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import tokentape
 
 from ..driver import Driver, Traits
 from ..events import Event, Finish, Logprob, Reasoning, Refusal, Role, Text, ToolArgs, ToolCall, Usage
-from ..rig import Rig
+from ..rig import END, Rig
 from ..script import Script
 
 Steps = Iterable[Event | tuple[float, Event]]
@@ -21,6 +21,12 @@ Body = Callable[..., Coroutine[Any, Any, None]]
 Test = Callable[..., None]
 
 BOTH = ("sync", "async")
+# What it means that a driver's `send` does not take an option.
+WITHOUT = {
+    "choices": "it streams one answer a request",
+    "include_usage": "a request has no say in whether usage is told",
+    "prompt": "the driver always asks the same",
+}
 
 
 class Needs(NamedTuple):
@@ -43,7 +49,7 @@ class Needs(NamedTuple):
         if kinds:
             return f"the SDK streams no {', '.join(sorted(kinds))}"
         if options:
-            return f"the driver cannot ask with {', '.join(sorted(options))}"
+            return "; ".join(WITHOUT[option] for option in sorted(options))
         return "the driver names no hostile chunks" if self.hostile and not traits.hostile else None
 
 
@@ -136,12 +142,8 @@ class Suite:
         failure = None
         try:
             stream = await rig.send(**options) if stream is None else stream
-            if rig.asynchronous:
-                async for chunk in stream:
-                    chunks.append(chunk)
-            else:
-                for chunk in stream:
-                    chunks.append(chunk)
+            while (chunk := await rig.next(stream)) is not END:
+                chunks.append(chunk)
         except Exception as raised:
             failure = type(raised), str(raised), type(raised.__cause__), type(raised.__context__)
         return Seen([(type(chunk), rig.traits.value(chunk)) for chunk in chunks], failure)
@@ -176,9 +178,9 @@ def words(count: int, delay: float = 0.0) -> list[Any]:
     return [(delay, Text(f"word{i} ")) for i in range(count)]
 
 
-def everything(driver: Driver) -> list[Event]:
+def everything(driver: Driver) -> list[Any]:
     """A script of all that an SDK can stream."""
-    tools = [ToolCall(0, "call_1", "look"), ToolArgs(0, '{"a":'), ToolArgs(0, "1}")]
+    tools: list[Any] = [ToolCall(0, "call_1", "look"), ToolArgs(0, '{"a":'), ToolArgs(0, "1}")]
     return [
         Role(),
         *([Reasoning("hm "), Reasoning("ah")] if "reasoning" in driver.kinds else []),
