@@ -31,7 +31,7 @@ class LangChainDriver:
     kinds = frozenset({"text", "tool_args"})
     options = frozenset({"prompt", "include_usage"})
     hostile = CHAT
-    interleaves = True
+    is_generator = interleaves = True
     starts = "read"
     # Callbacks say when a chunk came, not when it was asked for, and nothing of what the SDK beneath does.
     sees_waits = sees_attempts = False

@@ -7,7 +7,7 @@ from typing import Any
 from llama_index.core.llms import ChatMessage
 
 from hostile_chunks import CHAT
-from openai_drivers import openai_client
+from openai_drivers import asked, openai_client
 from scripted_llama_llm import ServedLLM
 
 MODEL = "gpt-x"
@@ -16,9 +16,9 @@ MODEL = "gpt-x"
 class LlamaIndexDriver:
     model = MODEL
     kinds = frozenset({"text", "reasoning", "tool_args"})
-    options = frozenset({"prompt"})
+    options = frozenset({"prompt", "include_usage"})
     hostile = CHAT
-    interleaves = True
+    is_generator = interleaves = True
     starts = "announced"
     # Events say when a chunk came, not when it was asked for, and nothing of what the SDK beneath does.
     sees_waits = sees_attempts = False
@@ -26,9 +26,10 @@ class LlamaIndexDriver:
     def client(self, url: str, asynchronous: bool) -> Any:
         return asynchronous, ServedLLM(url=url, client=openai_client(url, asynchronous))
 
-    def send(self, client: Any, prompt: str = "hi") -> Any:
+    def send(self, client: Any, prompt: str = "hi", **options: Any) -> Any:
         asynchronous, model = client
-        return (model.astream_chat if asynchronous else model.stream_chat)([ChatMessage(role="user", content=prompt)])
+        ask = model.astream_chat if asynchronous else model.stream_chat
+        return ask([ChatMessage(role="user", content=prompt)], **asked(**options))
 
     def text(self, chunk: Any) -> str:
         return str(chunk.delta or "")

@@ -117,9 +117,9 @@ class ServedLLM(LLM):
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name=self.model, is_chat_model=True)
 
-    def _request(self, messages: Any, stream: bool) -> dict[str, Any]:
+    def _request(self, messages: Any, stream: bool, more: dict[str, Any]) -> dict[str, Any]:
         asked = [{"role": message.role.value, "content": message.content} for message in messages]
-        return {"model": self.model, "messages": asked, "stream": stream}
+        return {"model": self.model, "messages": asked, "stream": stream, **more}
 
     def _connected(self, kind: Any) -> Any:
         """The client to ask with, in a block that closes it where it is nobody else's."""
@@ -130,7 +130,7 @@ class ServedLLM(LLM):
         def chunks() -> Iterator[ChatResponse]:
             held = _Held()
             with self._connected(openai.OpenAI) as client:
-                for raw in client.chat.completions.create(**self._request(messages, stream=True)):
+                for raw in client.chat.completions.create(**self._request(messages, True, kwargs)):
                     yield held.grown(raw)
 
         return chunks()
@@ -140,7 +140,7 @@ class ServedLLM(LLM):
         async def chunks() -> AsyncIterator[ChatResponse]:
             held = _Held()
             async with self._connected(openai.AsyncOpenAI) as client:
-                async for raw in await client.chat.completions.create(**self._request(messages, stream=True)):
+                async for raw in await client.chat.completions.create(**self._request(messages, True, kwargs)):
                     yield held.grown(raw)
 
         return chunks()
@@ -148,13 +148,13 @@ class ServedLLM(LLM):
     @llm_chat_callback()
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
         with self._connected(openai.OpenAI) as client:
-            raw = client.chat.completions.create(**self._request(messages, stream=False))
+            raw = client.chat.completions.create(**self._request(messages, False, kwargs))
         return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
 
     @llm_chat_callback()
     async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
         async with self._connected(openai.AsyncOpenAI) as client:
-            raw = await client.chat.completions.create(**self._request(messages, stream=False))
+            raw = await client.chat.completions.create(**self._request(messages, False, kwargs))
         return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
 
     @llm_completion_callback()

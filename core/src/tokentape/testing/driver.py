@@ -47,6 +47,7 @@ class Traits:
             string), `choices` (how many answers), `include_usage` (whether the provider shall tell the usage).
         value: what of a chunk is the same each time that the same bytes are sent; compared with `==`.
         hostile: what a server may send in this format and should not, each as the value of a `Raw` event.
+        is_generator: whether a stream is a bare generator, which is no context manager.
         interleaves: whether the format can mix the pieces of several tool calls.
         starts: what `send` does: `sent` sends the request, `announced` lets the adapter know of it and leaves sending
             to the first read, `read` leaves both to the first read.
@@ -58,6 +59,7 @@ class Traits:
     options: frozenset[str] = frozenset()
     value: Callable[[Any], Any] = field(default=_whole)
     hostile: Sequence[Any] = ()
+    is_generator: bool = False
     interleaves: bool = False
     starts: Literal["sent", "announced", "read"] = "sent"
     sees_waits: bool = True

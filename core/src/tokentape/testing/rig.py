@@ -139,10 +139,10 @@ class Rig:
     async def inside(self, stream: Any) -> AsyncIterator[Any]:
         """The block that a careful program reads a stream in: its own, or one that closes a bare generator."""
         if self.asynchronous:
-            async with stream if hasattr(stream, "__aexit__") else aclosing(stream) as entered:
+            async with aclosing(stream) if self.traits.is_generator else stream as entered:
                 yield entered
         else:
-            with stream if hasattr(stream, "__exit__") else closing(stream) as entered:
+            with closing(stream) if self.traits.is_generator else stream as entered:
                 yield entered
 
     async def close(self, stream: Any) -> None:

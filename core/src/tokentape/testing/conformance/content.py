@@ -14,7 +14,7 @@ LOOK, FIND = ['{"a"', ":", "[1,", '"é"]}'], ["{", "}"]
 
 
 class Content(Suite):
-    """Events, parts and usage."""
+    """What is kept."""
 
     @pytest.mark.scenario("capture/Whole stream kept")
     @scenario()
@@ -74,6 +74,7 @@ class Content(Suite):
         assert untold["tokens_per_second"] is None
         assert untold["events_per_second"] > 0
 
+    @pytest.mark.scenario("adapters/Usage told more than once")
     @scenario()
     async def test_usage_that_is_told_again_is_not_added_up(self, rig: Rig) -> None:
         rig.server.add([Text("a"), Usage(25, 3), Text("b"), Finish("stop"), Usage(25, 9)])
@@ -90,6 +91,7 @@ class Content(Suite):
         assert rig.text() == "".join(pieces)
         assert [row["token"] for row in rig.tokens()] == pieces
 
+    @pytest.mark.scenario("storage/Emoji cut in two")
     @scenario()
     async def test_a_character_that_comes_in_halves_is_whole(self, rig: Rig) -> None:
         rig.server.add([Text("a\ud83d"), Text("\ude80b"), Text("\ud83d"), Finish("stop")])

@@ -70,7 +70,7 @@ class BreakingQueue(deque[Any]):
 
 
 class Faults(Suite):
-    """Each station of the recording fails in turn."""
+    """Faults of the recording."""
 
     @pytest.fixture(autouse=True)
     def _lenient(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from .suite import Suite, everything, scenario, words
 
 
 class Fidelity(Suite):
-    """Chunks, objects and requests stay what they were."""
+    """What the program sees."""
 
     @pytest.mark.scenario("adapters/Same chunks")
     @scenario()
@@ -26,7 +26,7 @@ class Fidelity(Suite):
 
     @pytest.mark.scenario("adapters/Same chunks")
     @scenario(options=("include_usage",))
-    async def test_nothing_is_asked_for_on_the_programs_behalf(self, rig: Rig) -> None:
+    async def test_nothing_is_asked_for_that_the_program_does_not_ask(self, rig: Rig) -> None:
         async def use(rig: Rig) -> Any:
             return [await self.seen(rig, include_usage=told) for told in (True, False)]
 

@@ -53,7 +53,7 @@ asyncio.run(ask(True))
 
 
 class Patches(Suite):
-    """Orders of patching, other tools, and recording switched off."""
+    """Switching on and off."""
 
     @pytest.fixture(autouse=True)
     def _nothing_left_behind(self) -> Iterator[None]:

@@ -47,17 +47,18 @@ class Needs(NamedTuple):
         traits = Traits.of(driver)
         kinds, options = set(self.kinds) - driver.kinds, set(self.options) - traits.options
         if kinds:
-            return f"the SDK streams no {', '.join(sorted(kinds))}"
+            return f"it streams no {', '.join(sorted(kinds))}"
         if options:
             return "; ".join(WITHOUT[option] for option in sorted(options))
         return "the driver names no hostile chunks" if self.hostile and not traits.hostile else None
 
 
-def scenario(*modes: str, **needs: Any) -> Callable[[Body], Test]:
+def scenario(*modes: str, differs: Mapping[tuple[str, Any], str] | None = None, **needs: Any) -> Callable[[Body], Test]:
     """Make a coroutine over a rig into a test.
 
     Args:
         modes: `sync`, `async`, or `once` for what does both in one go; each of the first two if none is named.
+        differs: what is expected instead of a driver that has this value of a trait.
         **needs: fields of `Needs`.
     """
 
@@ -79,7 +80,7 @@ def scenario(*modes: str, **needs: Any) -> Callable[[Body], Test]:
             assert rig.complaints() == []
 
         marked: Any = pytest.mark.parametrize("rig", modes or BOTH, indirect=True)(test)
-        marked.modes, marked.needs = modes or BOTH, Needs(**needs)
+        marked.modes, marked.needs, marked.differs = modes or BOTH, Needs(**needs), differs or {}
         return marked  # type: ignore[no-any-return]
 
     return decorate
@@ -126,6 +127,13 @@ class Suite:
         """Why a scenario is not possible for this driver; None where it is."""
         needs: Needs = getattr(cls, name).needs
         return cls.not_possible.get(name) or needs.missing(cls.driver)
+
+    @classmethod
+    def difference(cls, name: str) -> str | None:
+        """What a scenario expects of this driver instead; None where it expects what it says."""
+        traits = Traits.of(cls.driver)
+        differs: Mapping[tuple[str, Any], str] = getattr(cls, name).differs
+        return next((text for (trait, value), text in differs.items() if getattr(traits, trait) == value), None)
 
     def test_what_is_declared_not_possible_is_on_the_list(self) -> None:
         assert set(self.not_possible) <= set(self.scenarios())

@@ -33,7 +33,7 @@ LIGHT: Final = {("tokentape.writer", "Writer.notify")}
 
 
 class Volume(Suite):
-    """Many chunks, many streams, much of everything."""
+    """What it costs and leaves behind."""
 
     @pytest.mark.scenario("capture/Nothing heavy on the reader")
     @scenario()
@@ -48,7 +48,7 @@ class Volume(Suite):
         assert ours.into(*HEAVY) <= LIGHT
 
     @pytest.mark.scenario("capture/Five thousand streams")
-    @scenario()
+    @scenario(differs={("starts", "read"): "a stream that is never read has no row"})
     async def test_streams_of_every_ending_leave_nothing_behind(self, rig: Rig) -> None:
         before = {}
         alive: list[weakref.ref[Any]] = []
