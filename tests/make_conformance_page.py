@@ -16,7 +16,8 @@ INTRODUCTION = """# Conformance
 
 Every adapter runs one list of scenarios, against the real SDK or framework and a provider on loopback. The list is part
 of the [testing kit](testing.md), for adapters from outside too; all of it runs in CI. A framework's adapter is tested
-by itself, without that of the SDK beneath.
+by itself, without that of the SDK beneath: LangChain with its OpenAI chat model, LlamaIndex with a model of the tests'
+own, which asks through the OpenAI SDK as LlamaIndex's does.
 
 This page is made from the list itself, by `python tests/make_conformance_page.py`.
 
