@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+import test_hook_effects
 import tokentape
 from headings import headings, section, signature
 from tokentape import hookspecs, models, recording
+from tokentape.plugins import PluginHost
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hooks.md"
 ON_WRITER = {
@@ -25,20 +27,38 @@ ON_WRITER = {
     "tokentape_flush",
 }
 IN_PROGRAM = {"tokentape_install", "tokentape_record", "tokentape_redactors", "tokentape_shutdown"}
+SAID = ("Called", "Given", "Returns", "If it raises")
 GIVEN = ("Run", "Call", "FinishedCall", "TokenBatch", "Token", "Part", "Usage", "Stall", "Mark")
+
+
+def known_hooks() -> list[str]:
+    """What plugins can implement, each as a heading says it."""
+    callers = vars(PluginHost()._manager.hook)
+    specs = [caller.spec for name, caller in callers.items() if name.startswith("tokentape_")]
+    return [f"{spec.name}({', '.join(spec.argnames)})" for spec in specs]
 
 
 def test_the_page_has_each_hook_with_its_arguments() -> None:
     named = [heading for heading in headings(PAGE) if heading.startswith("tokentape_")]
+    assert sorted(named) == sorted(known_hooks())
     assert named == [signature(getattr(hookspecs, name)) for name in hookspecs.spec_names()]
 
 
-@pytest.mark.parametrize("name", hookspecs.spec_names())
-def test_the_example_of_a_hook_implements_it_and_shows_what_it_does(name: str) -> None:
-    text = section(PAGE, signature(getattr(hookspecs, name)))
+@pytest.mark.parametrize("heading", known_hooks())
+def test_the_page_says_of_each_hook_what_an_author_has_to_know(heading: str) -> None:
+    text = section(PAGE, heading)
+    name, _, arguments = heading.rstrip(")").partition("(")
+    assert re.fullmatch(r"\n\n[A-Z].*\.", text.partition("\n\n-")[0])
+    assert tuple(re.findall(r"^- \*\*([\w ]+)\*\*", text, re.MULTILINE)) == SAID
+    assert [name for name in arguments.split(", ") if name and f"`{name}`" not in text] == []
+    assert ("on the writer thread" in text) is (name in ON_WRITER)
     assert re.search(rf"@tokentape\.hookimpl\n +def {name}\(", text)
     assert "```text\n" in text
-    assert "If it raises" in text
+
+
+def test_each_hook_has_a_test_of_its_own() -> None:
+    tested = {name.removeprefix("test_hook_") for name in vars(test_hook_effects) if name.startswith("test_hook_")}
+    assert tested == {heading.partition("(")[0] for heading in known_hooks()}
 
 
 def test_the_page_lists_the_fields_of_what_hooks_are_given() -> None:

@@ -250,6 +250,24 @@ def test_an_adapter_that_fails_to_patch_costs_the_program_nothing(
     assert patching.reports() == []
 
 
+@pytest.mark.parametrize("found", ["1.5", "2.0"])
+def test_an_sdk_that_does_not_say_its_version_is_looked_up_as_a_distribution(
+    found: str, acme: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / f"{acme}.py").write_text('class Client:\n    def ask(self): return "answer"\n')
+    info = tmp_path / f"{acme}-{found}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {acme.replace('_', '-')}\nVersion: {found}\n")
+    seen: list[str] = []
+
+    undo = patch_when_imported("acme", acme, ">=1,<2", lambda patches, module: seen.append(patches.sdk))
+    assert answer(acme) == "answer"
+    assert seen == ([f"{acme} 1.5"] if found == "1.5" else [])
+    refused = f"acme adapter: supports {acme} >=1,<2, found 2.0: not recording."
+    assert [record.getMessage() for record in caplog.records] == ([] if seen else [refused])
+    undo()
+
+
 def test_an_sdk_imported_after_recording_stopped_is_left_alone(acme: str) -> None:
     def patch(patches: PatchSet, module: ModuleType) -> None:
         raise AssertionError("recording is off")

@@ -34,7 +34,7 @@ class Fragment(NamedTuple):
     """What one chunk adds to one part.
 
     Attributes:
-        part: number of the part.
+        part: number of the part, as `CallRecorder.part` gives it.
         text: exactly as received, not empty.
         n_tokens: how many model tokens it holds, only if that is known.
         logprobs: a list of plain values, never the SDK's objects.
@@ -51,9 +51,19 @@ class Request:
     """What an adapter knows of a call when it is sent.
 
     Attributes:
-        scalars: allow-listed parameters of the request.
+        adapter: the adapter's name, as in its entry point.
+        operation: what kind of request, e.g. `chat`, `text_completion`, `responses`, `messages`.
+        provider: OpenTelemetry's `gen_ai.provider.name`; `tokentape.providers.provider_at` knows it by a host.
+        model: the model that is asked for.
+        server_address: the host only.
+        streaming: False for an answer that comes in one piece.
+        layer: `sdk` for a provider's client, `framework` for what calls one.
+        scalars: allow-listed parameters of the request: never text that a user may have written.
         body: the request body, kept by reference until the writer has turned it into JSON, where prompts are kept.
         choices: how many answers were asked for.
+        name: what the call is called in tables and pages, if the user gave it a name.
+        metadata: JSON values that the user gave.
+        framework_run_id: the framework's own id of this call.
     """
 
     adapter: str
@@ -74,17 +84,32 @@ class Request:
 class CallRecorder:
     """Records one call. Adapters write to it on the caller's thread; the writer thread takes from it.
 
+    All times are whole nanoseconds on `clock.monotonic_ns()`. The attributes from `response_id` to `fed_by_hand` are
+    for adapters to set, as they learn of them.
+
     Attributes:
         call: what was known when the request was sent.
+        clock: what the call is timed with.
+        start_ns: when it was opened.
+        first_ns: when the first chunk came; None until then.
+        response_id: the provider's id of the answer.
+        response_model: the model that answered.
+        request_id: the provider's id of the request, often a response header.
+        response_meta: plain values from an allow-list of response headers.
+        finish_reasons: the provider's word for each choice that is complete, by the choice's number.
+        terminal: whether the provider has said that the answer is complete.
+        usage_counts: what was billed, the last word; None as long as the provider has not said.
+        late: work put off to the writer thread, done before the call is finished there.
+        fed_by_hand: whether chunks are announced, so that nobody knows when they were asked for; the cause of a stall
+            is then `unknown`.
+        watched: whether the bytes beneath the stream are watched.
+        tapped: whether a tap reads the stream.
+        http_status: of the last response that came.
         rows: the events not yet taken by the writer, flat, `STRIDE` values each.
         chunks_beyond_events: how many more chunks than events there were; so the common chunk, which is one event, is
-        not counted
-            on the hot path.
+            not counted on the hot path.
         asked_ns: when the program asked for the chunk it is waiting for; 0 while it is not waiting.
         carry_ns: time inside `next()` since the last event that no event has accounted for yet.
-        tapped: whether a tap reads the stream; watched: whether the bytes beneath it are.
-        terminal: whether the provider has said that the answer is complete.
-        late: work put off to the writer thread, done before the call is finished there.
     """
 
     __slots__ = (
@@ -196,6 +221,17 @@ class CallRecorder:
     ) -> int:
         """Number of the part with this kind, choice and provider's index; announces it when it is new.
 
+        Args:
+            kind: one of `text`, `reasoning`, `tool_args`, `refusal`, `audio_transcript`.
+            choice: number of the answer, from 0, where several were asked for.
+            provider_index: tells parts of one kind and choice apart, as the provider numbers them: `0` for its first
+                tool call, say.
+            name: the tool's name; `summary` for reasoning that is a summary.
+            external_id: the provider's id of the tool call or item.
+
+        Returns:
+            The part's number within the call, from 0.
+
         Raises:
             ValueError: there is no such kind.
         """
@@ -243,16 +279,30 @@ class CallRecorder:
         self.attempt_ns = self.clock.monotonic_ns()
 
     def saw_response(self, status: int | None) -> None:
-        """The response headers of the attempt that succeeded are here."""
+        """The response headers of the attempt that succeeded are here.
+
+        Args:
+            status: its HTTP status, where there is such a thing.
+        """
         self.headers_ns = self.clock.monotonic_ns()
         self.http_status = status
+
+    def saw_stream(self) -> None:
+        """The program is handed its stream: what that took is the first thing it has waited for."""
+        self.carry_ns = self.clock.monotonic_ns() - self.start_ns
 
     def answered_whole(self) -> None:
         """The answer came in one piece, which was not known when the call was opened: it was no stream."""
         self.call = replace(self.call, streaming=False)
 
     def judge(self, status: Status, error_type: str | None = None, message: str | None = None) -> None:
-        """The provider said inside the stream that the answer failed or was cancelled; that decides the status."""
+        """The provider said inside the stream that the answer failed or was cancelled; that decides the status.
+
+        Args:
+            status: `error` or `cancelled`.
+            error_type: the provider's word for what went wrong.
+            message: as it came; it is masked like the answer's text.
+        """
         if self.verdict is None:
             self.verdict = (status, error_type, message)
 
@@ -274,7 +324,13 @@ class CallRecorder:
             self.end_by(exc, at_ns=now)
 
     def end_by(self, exc: BaseException, at_ns: int | None = None) -> None:
-        """End the call with an exception that the SDK or the program raised; a generator's own end is no error."""
+        """End the call with an exception that the SDK or the program raised; a generator's own end is no error.
+
+        Args:
+            exc: decides the status: `cancelled` for a cancelled task, `error` for any other failure, else `abandoned`.
+                Its `status_code`, if it has one, is the HTTP status of a request that was refused.
+            at_ns: when; now unless told otherwise.
+        """
         if isinstance(exc, GeneratorExit):
             # Thrown into a generator that is closed. What it was closed in the middle of is its context, but that of an
             # asynchronous one is lost on the way; only that its task is cancelled can be seen.
@@ -287,9 +343,13 @@ class CallRecorder:
         self.end(status, type(exc).__qualname__, str(exc) or None, at_ns)
 
     def closed(self, *, dropped: bool = False) -> None:
-        """The transport's byte stream was closed, or collected (`dropped`): the program stopped reading.
+        """The transport's byte stream was closed, or collected: the program stopped reading.
 
         A close while the program is inside `next()` comes from the SDK, which is about to say how the reading ended.
+        Nothing happens to a call that has ended before. May be called from any thread, also by a finalizer.
+
+        Args:
+            dropped: nobody closed it; it was collected as garbage.
         """
         # Whoever closes a stream is the program, which must not hear of our faults.
         with faults.guard(f"{self.call.adapter} adapter", "how a call ended"):
@@ -321,6 +381,8 @@ class CallRecorder:
         Args:
             status: how the reading ended. A terminal event of the provider makes it `completed` all the same, a failure
                 it reported decides.
+            error_type: name of what went wrong.
+            error_message: what it says; masked like the answer's text.
             at_ns: when, on the call's clock; now unless told otherwise.
 
         Returns:

@@ -24,6 +24,7 @@ RUN: ContextVar[RunHandle | None] = ContextVar("tokentape_run", default=None)
 LABELS: ContextVar[Mapping[str, str]] = ContextVar("tokentape_labels", default=MappingProxyType({}))
 CONTENT: ContextVar[ContentLevel | None] = ContextVar("tokentape_content", default=None)
 SUPPRESSED: ContextVar[bool] = ContextVar("tokentape_suppressed", default=False)
+# The framework's call that requests sent here belong to: set from its start until its first chunk or its end.
 PARENT: ContextVar[CallRecorder | None] = ContextVar("tokentape_parent", default=None)
 # Frameworks whose generators send the request when they are first read have no context to put their call in: each
 # adds a function that tells which of its calls is being read on the stack of this thread.
@@ -41,6 +42,9 @@ def forget_parent(token: Token[CallRecorder | None]) -> None:
 
     Elsewhere than in the context where it was set, nothing is put back: a call that has ended or has begun to answer is
     no parent any more.
+
+    Args:
+        token: what `PARENT.set(call)` returned.
     """
     try:
         PARENT.reset(token)

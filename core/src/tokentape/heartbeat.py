@@ -74,7 +74,12 @@ def _guard() -> faults.guard:
 
 
 def watch(call: CallRecorder) -> None:
-    """Watch the event loop that a call was opened on; one that is not asyncio's (trio's, say) cannot be watched."""
+    """Watch the event loop that runs here until the call ends; one that is not asyncio's cannot be watched.
+
+    Args:
+        call: one whose stream is read asynchronously. A synchronous stream holds up its loop by waiting, which is not
+            to be mistaken for a loop that was busy elsewhere.
+    """
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -135,8 +135,11 @@ class Usage:
     """What the provider billed, normalised, and the last usage object as it came.
 
     Attributes:
-        input_tokens: cached ones included.
+        input_tokens: those read from a cache or written to it included.
+        cached_input_tokens: of those, how many were read from the provider's cache.
+        cache_write_tokens: of those, how many were written to it.
         output_tokens: reasoning included.
+        reasoning_tokens: of those, how many were reasoning.
         raw: the provider's own object as plain JSON values.
     """
 

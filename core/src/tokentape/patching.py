@@ -57,7 +57,10 @@ class PatchSet:
         """Wrap `Class.method` of a module; a target that is not there is noted as missing.
 
         Args:
-            wrapper: called as wrapt calls it: `wrapper(wrapped, instance, args, kwargs)`.
+            module: where the class is defined.
+            path: the class and its method. Patch the class that defines it, not one that inherits it.
+            wrapper: called as wrapt calls it, `wrapper(wrapped, instance, args, kwargs)`, with the bound method and the
+                object it was called on; what it returns, the program gets.
         """
         owner_name, _, name = path.rpartition(".")
         owner = getattr(module, owner_name, None)
@@ -110,10 +113,10 @@ def patch_when_imported(
     """Patch an SDK as soon as it is imported, or at once if it already is.
 
     Args:
-        adapter: who patches.
-        sdk: name of the SDK's top module, which has a `__version__`.
-        supported: range of versions, such as `>=2,<4`.
-        patch: makes the patches in the set it is given.
+        adapter: who patches; named like its entry point.
+        sdk: name of the SDK's top module. Its version is its `__version__`, else that of the distribution of this name.
+        supported: range of versions, such as `>=2,<4`; any other is left alone, and one line says so.
+        patch: makes the patches in the set it is given, which comes with the SDK's module. What it raises is reported.
 
     Returns:
         A function that undoes the patches and forgets about the import.
@@ -121,10 +124,10 @@ def patch_when_imported(
     patches = PatchSet(adapter, sdk)
 
     def on_import(module: ModuleType) -> None:
-        version = getattr(module, "__version__", "unknown")
-        patches.sdk = f"{sdk} {version}"
         _sets.append(patches)
         try:
+            version = _version(module)
+            patches.sdk = f"{sdk} {version}"
             require(adapter, sdk, version, supported)
             patch(patches, module)
         except Exception as fault:
@@ -141,6 +144,19 @@ def patch_when_imported(
         patches.undo()
 
     return undo
+
+
+def _version(module: ModuleType) -> str:
+    version = getattr(module, "__version__", None)
+    if isinstance(version, str):
+        return version
+    import importlib.metadata
+
+    try:
+        # In a distribution's name a dot and a hyphen are the same.
+        return importlib.metadata.version(module.__name__)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def require(adapter: str, sdk: str, found: str, supported: str) -> None:

@@ -54,7 +54,13 @@ class Recorder:
         self._last: CallRecorder | None = None
 
     def start(self, request: Request) -> CallRecorder | None:
-        """Open a call; its clock starts now.
+        """Open a call; its clock starts now. Call it just before the request is sent.
+
+        Run, labels, content level and parent are what holds here, so it is called where the program asks: on its
+        thread, in its context.
+
+        Args:
+            request: what is known of it.
 
         Returns:
             The call's recorder, or None where recording is suppressed here or a plugin said `skip`.

@@ -232,7 +232,7 @@ class Seams:
                 # Middleware has put another response in the place of the one that came.
                 setattr(response, CALL_ATTRIBUTE, call)
             if call.request.streaming or call.watched:
-                call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+                call.saw_stream()
             else:
                 call.end("completed")
         except Exception as fault:

@@ -21,7 +21,7 @@ class Reader(Protocol):
         asked_ns: when the SDK's `next()` was entered for this chunk.
         at_ns: when it was handed over.
 
-    Pass a bound method: calling an object through its `__call__` costs 70 ns more.
+    Pass a function or a bound method: calling an object through its `__call__` costs 70 ns more.
     """
 
     def __call__(self, chunk: Any, asked_ns: int, at_ns: int, /) -> None:
@@ -58,7 +58,13 @@ def _unread(chunk: Any, asked_ns: int, at_ns: int) -> None:
 
 
 class StreamTap(_Tap):
-    """Taps a synchronous iterator."""
+    """Taps a synchronous iterator.
+
+    Args:
+        iterator: the SDK's own; whatever else it can do, the tap can do too.
+        call: ends when the iterator does, or raises.
+        read: reads each chunk. What it raises is reported, and the program gets the chunk all the same.
+    """
 
     __slots__ = ()
 
@@ -88,7 +94,7 @@ class StreamTap(_Tap):
 
 
 class AsyncStreamTap(_Tap):
-    """Taps an asynchronous iterator."""
+    """Taps an asynchronous iterator; see `StreamTap`."""
 
     __slots__ = ()
 

@@ -28,7 +28,7 @@ def wrap(stream: Any, call: CallRecorder | None, read: Reader) -> WrappedStream 
 def note_sent(call: CallRecorder) -> None:
     """The request is out: what it took is the first thing that the program waited for."""
     with guard("how long a request took"):
-        call.carry_ns = call.clock.monotonic_ns() - call.start_ns
+        call.saw_stream()
 
 
 def guard(lost: str) -> faults.guard:

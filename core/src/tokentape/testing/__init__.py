@@ -19,6 +19,8 @@ client takes `server.origin` for its base URL), streamed or in one piece. What a
 
 from __future__ import annotations
 
+import sys
+
 from .clock import FakeClock
 from .events import (
     Drop,
@@ -45,6 +47,10 @@ from .log import Request, Sent
 from .script import Script, Step
 from .server import ProviderServer
 from .wire import WIRES, Wire
+
+if "pytest" in sys.modules:
+    # pytest shows the values of an assertion that failed only where it knows beforehand that a module holds tests.
+    sys.modules["pytest"].register_assert_rewrite(f"{__name__}.conformance")
 
 __all__ = [
     "WIRES",

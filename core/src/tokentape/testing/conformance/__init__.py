@@ -11,13 +11,6 @@ machine.
 
 from __future__ import annotations
 
-import pkgutil
-
-import pytest
-
-# Before they are imported: a scenario that fails then shows what it compared.
-pytest.register_assert_rewrite(*(f"{__name__}.{part.name}" for part in pkgutil.iter_modules(__path__)))
-
-from .adapter import AdapterConformance, FormatConformance  # noqa: E402
+from .adapter import AdapterConformance, FormatConformance
 
 __all__ = ["AdapterConformance", "FormatConformance"]

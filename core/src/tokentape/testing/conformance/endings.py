@@ -130,14 +130,14 @@ class Endings(Suite):
     @pytest.mark.scenario("capture/Closed after the finish")
     @scenario()
     async def test_left_after_the_answer_was_complete(self, rig: Rig) -> None:
-        rig.server.add([Text("one "), Text("two "), Finish("stop"), Hang(10)])
+        rig.server.add([Text("one "), Text("two "), Finish("stop"), Hang(3)])
         stream = await rig.send()
         await rig.next(stream)
         recorder = active()
         assert recorder is not None
         (call,) = recorder.open
         while not call.terminal:
-            await rig.next(stream)
+            assert await rig.next(stream) is not END
         await rig.close(stream)
         assert (rig.call()["status"], rig.text()) == ("completed", "one two ")
         assert rig.call()["finish_reason"]

@@ -102,7 +102,7 @@ class Timing(Suite):
         rig.server.add([*words(2), Finish("stop")])
         stream = await rig.send()
         while not rig.tokens():
-            await rig.next(stream)
+            assert await rig.next(stream) is not END
         await rig.pause(1.5)
         await rig.read(stream)
         stall = self._expect_stall(rig, "own", 1500)
