@@ -8,6 +8,9 @@ import openai
 from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI
 
+from hostile_chunks import CHAT
+from openai_drivers import CERTIFICATES
+
 MODEL = "gpt-x"
 
 
@@ -16,7 +19,10 @@ def chat_model(url: str, **options: Any) -> ChatOpenAI:
 
     With connections of its own: LangChain keeps those it makes for later models, also beyond the event loop they need.
     """
-    own = {"http_client": openai.DefaultHttpxClient(), "http_async_client": openai.DefaultAsyncHttpxClient()}
+    own = {
+        "http_client": openai.DefaultHttpxClient(verify=CERTIFICATES),
+        "http_async_client": openai.DefaultAsyncHttpxClient(verify=CERTIFICATES),
+    }
     return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | own | options)
 
 
@@ -29,13 +35,24 @@ class LangChainDriver:
     model = MODEL
     # LangChain's OpenAI integration drops reasoning and refusals that chat completions stream.
     kinds = frozenset({"text", "tool_args"})
+    options = frozenset({"prompt", "include_usage"})
+    hostile = CHAT
+    is_generator = interleaves = True
+    starts = "read"
+    # Callbacks say when a chunk came, not when it was asked for, and nothing of what the SDK beneath does.
+    sees_waits = sees_attempts = False
 
     def client(self, url: str, asynchronous: bool) -> Any:
         return asynchronous, chat_model(url, max_retries=1)
 
-    def send(self, client: Any) -> Any:
+    def send(self, client: Any, prompt: str = "hi", include_usage: bool | None = None) -> Any:
         asynchronous, model = client
-        return model.astream("hi") if asynchronous else model.stream("hi")
+        options = {} if include_usage is None else {"stream_usage": include_usage}
+        return (model.astream if asynchronous else model.stream)(prompt, **options)
+
+    def value(self, chunk: Any) -> Any:
+        # Messages have random ids of LangChain's own.
+        return chunk.model_dump(exclude={"id"})
 
     def text(self, chunk: Any) -> str:
         return str(chunk.content)

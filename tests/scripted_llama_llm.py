@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import openai
 from llama_index.core.base.llms.types import ThinkingBlock, ToolCallBlock
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.llms import (
     LLM,
     ChatMessage,
@@ -101,29 +103,35 @@ class ChattingLLM(FunctionCallingLLM):
 
 
 class ServedLLM(LLM):
-    """Asks a server once its generator is first read, as LlamaIndex's own integration does."""
+    """Asks a server once its generator is first read, as LlamaIndex's own integration does.
+
+    Attributes:
+        client: of OpenAI's, for all answers; without one each has a client of its own.
+    """
 
     url: str
     model: str = "gpt-x"
     key: str = "none"
-    max_retries: int = 0
+    client: Any = Field(default=None, exclude=True)
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name=self.model, is_chat_model=True)
 
-    def _client(self, kind: Any) -> Any:
-        return kind(base_url=self.url, api_key=self.key, max_retries=self.max_retries)
-
     def _request(self, messages: Any, stream: bool, asked: dict[str, Any]) -> dict[str, Any]:
         said = [{"role": message.role.value, "content": message.content} for message in messages]
         return {"model": self.model, "messages": said, "stream": stream, **asked}
+
+    def _connected(self, kind: Any) -> Any:
+        """The client to ask with, in a block that closes it where it is nobody else's."""
+        own = not self.client
+        return kind(base_url=self.url, api_key=self.key, max_retries=0) if own else nullcontext(self.client)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
         def chunks() -> Iterator[ChatResponse]:
             held = _Held()
-            with self._client(openai.OpenAI) as client:
+            with self._connected(openai.OpenAI) as client:
                 for raw in client.chat.completions.create(**self._request(messages, True, kwargs)):
                     yield held.grown(raw)
 
@@ -133,7 +141,7 @@ class ServedLLM(LLM):
     async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
         async def chunks() -> AsyncIterator[ChatResponse]:
             held = _Held()
-            async with self._client(openai.AsyncOpenAI) as client:
+            async with self._connected(openai.AsyncOpenAI) as client:
                 async for raw in await client.chat.completions.create(**self._request(messages, True, kwargs)):
                     yield held.grown(raw)
 
@@ -141,13 +149,13 @@ class ServedLLM(LLM):
 
     @llm_chat_callback()
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        with self._client(openai.OpenAI) as client:
+        with self._connected(openai.OpenAI) as client:
             raw = client.chat.completions.create(**self._request(messages, False, kwargs))
         return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_chat_callback()
     async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-        async with self._client(openai.AsyncOpenAI) as client:
+        async with self._connected(openai.AsyncOpenAI) as client:
             raw = await client.chat.completions.create(**self._request(messages, False, kwargs))
         return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 

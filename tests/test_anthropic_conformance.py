@@ -6,18 +6,24 @@ import pytest
 
 from anthropic_drivers import BetaMessagesDriver, MessagesDriver
 from line_drivers import MessagesLinesDriver
-from tokentape.testing.conformance import AdapterConformance
+from tokentape.testing.conformance import AdapterConformance, FormatConformance
 
-pytestmark = pytest.mark.scenario("adapters/Conformance from outside")
+pytestmark = pytest.mark.scenario("adapters/Conformance of every adapter")
 
 
 class TestMessages(AdapterConformance):
+    """Anthropic, messages."""
+
     driver = MessagesDriver()
 
 
-class TestMessagesLines(AdapterConformance):
+class TestMessagesLines(FormatConformance):
+    """Anthropic, lines of messages."""
+
     driver = MessagesLinesDriver()
 
 
-class TestBetaMessages(AdapterConformance):
+class TestBetaMessages(FormatConformance):
+    """Anthropic, beta messages."""
+
     driver = BetaMessagesDriver()

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import tokentape
 from anthropic_surfaces import ASKED, LINES, MODEL, SURFACES, client_for, stream
 from surfaces import Surface, drain, opened, use
 from tape_reader import TapeReader
@@ -62,26 +61,6 @@ def test_every_streaming_surface_is_one_row_with_each_chunk_once(
     assert [call[name] for name in ("input_tokens", "cached_input_tokens", "cache_write_tokens", "output_tokens")] == [
         *(12, 4, 3, 6)
     ]
-
-
-@both
-@pytest.mark.scenario("adapters/Same chunks")
-@streaming_surfaces
-def test_chunks_and_request_bytes_are_the_same(surface: Surface, asynchronous: bool, tape: TapeReader) -> None:
-    async def dumped(client: Any) -> list[Any]:
-        return [(type(chunk), chunk.model_dump(warnings=False)) for chunk in await surface.read(client)]
-
-    def alone() -> Any:
-        with ProviderServer() as server:
-            server.add(ANSWER)
-            chunks = use(client_for(server, asynchronous, surface.cloud), dumped)
-            request = server.requests[0]
-        return chunks, request.path, request.query, {**request.headers, "host": ""}, request.body
-
-    recorded = alone()
-    assert len(tape.calls()) == 1
-    tokentape.disable()
-    assert alone() == recorded
 
 
 @both

@@ -13,11 +13,13 @@ import click
 import pytest
 
 import make_cli_page
+import make_conformance_page
 import make_schema_page
 from headings import headings
 from tokentape import settings
 from tokentape.cli import cli
 from tokentape.testing import Finish, ProviderServer, Script, Text
+from tokentape.testing.conformance import AdapterConformance
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -71,6 +73,23 @@ def test_the_schema_page_is_up_to_date() -> None:
     assert make_schema_page.PAGE.read_text(encoding="utf-8") == make_schema_page.page(), (
         "docs/schema.md is old: python tests/make_schema_page.py"
     )
+
+
+@pytest.mark.scenario("adapters/Table of conformance")
+def test_the_page_of_conformance_is_up_to_date() -> None:
+    assert make_conformance_page.PAGE.read_text(encoding="utf-8") == make_conformance_page.page(), (
+        "docs/conformance.md is old: python tests/make_conformance_page.py"
+    )
+
+
+@pytest.mark.scenario("adapters/Table of conformance")
+def test_the_page_of_conformance_has_every_scenario_and_whatever_runs_the_suite() -> None:
+    modules = {path.stem for path in Path(__file__).parent.glob("test_*_conformance.py")}
+    assert modules == set(make_conformance_page.MODULES)
+    rows = re.findall(r"^\| (\w[^|]*) \|(.*)\|$", make_conformance_page.page(), re.MULTILINE)
+    assert [f"test_{name.replace(' ', '_')}" for name, _ in rows] == AdapterConformance.scenarios()
+    columns = sum(len(make_conformance_page.suites(module)) for module in modules)
+    assert {len(cells.split("|")) for _, cells in rows} == {columns}
 
 
 def test_the_page_of_commands_is_up_to_date() -> None:

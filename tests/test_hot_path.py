@@ -15,22 +15,19 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import openai
 import pytest
 
 import tokentape
-from openai_drivers import ChatDriver
 from tape_reader import TapeReader
 from tokentape.recorder import active
-from tokentape.testing import ProviderServer, Raw
+from tokentape.testing.conformance.volume import OurCalls
 
 # The SDK's HTTP library, which is another one since version 3.
 HTTP: Any = sys.modules[openai.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0]]
 CHUNKS = 10_000
-HEAVY = ("json", "_json", "sqlite3", "_sqlite3", "sqlite_utils", "pluggy", "regex", "_regex", "logging", "zlib")
-WRITERS = ("tokentape.writer", "tokentape.plugins", "tokentape.store", "tokentape.redaction", "tokentape.metrics")
 
 
 def frame(delta: dict[str, Any], reason: str | None = None) -> bytes:
@@ -84,70 +81,6 @@ def async_client(pieces: Callable[[], list[bytes | Exception]]) -> openai.AsyncO
 
 def ask(client: Any) -> Any:
     return client.chat.completions.create(model="gpt-x", messages=[], stream=True)
-
-
-class OurCalls:
-    """Everything that our own modules call on this thread, down to functions written in C."""
-
-    def __init__(self) -> None:
-        self.seen: set[tuple[str, str]] = set()
-
-    def __enter__(self) -> Self:
-        sys.setprofile(self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_back is not None and _is_ours(frame.f_back):
-            self.seen.add((str(frame.f_globals.get("__name__")), frame.f_code.co_qualname))
-        elif event == "c_call" and _is_ours(frame):
-            owner = getattr(argument, "__self__", None)
-            module = argument.__module__ or type(owner).__module__
-            self.seen.add((module, argument.__qualname__))
-
-    def of(self, *modules: str) -> set[tuple[str, str]]:
-        """Those that lead into these modules."""
-        return {call for call in self.seen if any(f"{call[0]}.".startswith(f"{name}.") for name in modules)}
-
-
-def _is_ours(frame: FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__"))
-    return module.startswith(("tokentape.", "tokentape_openai")) and not module.startswith("tokentape.testing")
-
-
-@pytest.mark.scenario("capture/Nothing heavy on the reader")
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-async def test_nothing_heavy_is_called_on_the_readers_thread(
-    server: ProviderServer, tape: TapeReader, asynchronous: bool
-) -> None:
-    server.add([Raw(b"".join(frame({"content": f"w{i} "}) for i in range(CHUNKS)) + DONE[0])])
-    driver = ChatDriver()
-    client = driver.client(server.url, asynchronous)
-    start_the_writer()
-    count = 0
-    with OurCalls() as whole:
-        stream = driver.send(client)
-        if asynchronous:
-            async for _ in await stream:
-                count += 1
-        else:
-            for _ in stream:
-                count += 1
-    await client.close() if asynchronous else client.close()
-    assert count == CHUNKS + 1
-    assert [call["event_count"] for call in tape.calls()] == [0, CHUNKS]
-    assert whole.of("tokentape_openai.chat"), "the witness saw nothing of ours"
-    assert whole.of(*HEAVY) == set()
-    assert {name for _, name in whole.of(*WRITERS)} <= {"Writer.notify"}
-
-
-def start_the_writer() -> None:
-    """The first call of a process starts the thread."""
-    with tokentape.start_llm_stream():
-        pass
-    assert tokentape.flush(5)
 
 
 @pytest.mark.scenario("capture/Nothing heavy on the reader")

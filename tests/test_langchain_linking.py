@@ -15,13 +15,16 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.runnables import RunnableConfig, RunnableLambda, RunnableParallel
+from langchain_core.tools import tool
 from openai import AsyncOpenAI, OpenAI
 
+import tokentape
 from langchain_drivers import chat_model
 from tape_reader import TapeReader
 from tokentape import context
-from tokentape.testing import Finish, ProviderServer, Script, Text, Usage
+from tokentape.testing import Finish, ProviderServer, Script, Text, Usage, WaitFor
+from tokentape_langchain.hook import SWITCH
 from totals import totals
 
 ANSWER = [Text("Hel"), Text("lo"), Finish("stop"), Usage(12, 2)]
@@ -116,6 +119,52 @@ def test_a_request_is_the_child_of_the_call_that_sent_it(way: str, server: Provi
     WAYS[way](chat_model(server.url))
     assert links(tape) == pair()
     assert totals(tape) == (1, 12, 2)
+
+
+def with_a_tool(model: Any) -> Any:
+    """A chain whose tool hands the callbacks that it was given on to the model."""
+
+    @tool
+    async def look(question: str, config: RunnableConfig) -> str:
+        """Look something up."""
+        return "".join([str(chunk.content) async for chunk in model.astream(question, config)])
+
+    return RunnableLambda(lambda question: {"question": question}) | look
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("handed_twice", [False, True], ids=["", "handler passed too"])
+def test_events_of_a_tool_that_was_given_the_callbacks_are_the_same_and_counted_once(
+    version: str, handed_twice: bool, server: ProviderServer, tape: TapeReader
+) -> None:
+    server.add(Script(ANSWER, repeat=True))
+
+    def told() -> list[Any]:
+        config = {"callbacks": [handler]} if (handler := SWITCH.get()) and handed_twice else {}
+        events = with_a_tool(chat_model(server.url)).astream_events("hi", config, version=version)
+        return [(event["event"], event["name"], sorted(event["data"])) for event in asyncio.run(drained(events))]
+
+    recorded = told()
+    assert ("on_chat_model_stream", "ChatOpenAI", ["chunk"]) in recorded
+    assert links(tape) == pair()
+    assert totals(tape) == (1, 12, 2)
+    assert [row["name"] for row in tape.rows("select name from marks")] == ["look"]
+    tokentape.disable()
+    assert told() == recorded
+
+
+@pytest.mark.scenario("capture/No buffering")
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_an_event_is_handed_over_before_the_next_chunk_is_sent(
+    version: str, server: ProviderServer, tape: TapeReader
+) -> None:
+    seen = threading.Event()
+    server.add([Text("one"), WaitFor(seen), Text("two"), Finish("stop")])
+    async for event in chat_model(server.url).astream_events("hi", version=version):
+        if event["event"] == "on_chat_model_stream" and event["data"]["chunk"].content == "one":
+            seen.set()
+    assert [call["status"] for call in tape.calls()] == ["completed", "completed"]
+    assert tape.text() == "onetwo" * 2
 
 
 def test_both_layers_hold_the_same_answer(server: ProviderServer, tape: TapeReader) -> None:

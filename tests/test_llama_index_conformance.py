@@ -9,26 +9,20 @@ import pytest
 from llama_index_drivers import LlamaIndexDriver
 from tokentape.testing.conformance import AdapterConformance
 
-pytestmark = pytest.mark.scenario("adapters/Conformance from outside")
+pytestmark = pytest.mark.scenario("adapters/Conformance of every adapter")
 
-GENERATOR = "a LlamaIndex stream is a generator, which is no context manager"
-LAZY = "a LlamaIndex stream sends its request with the first chunk that is asked for"
-EVENTS = "an event says when a chunk came, not when it was asked for"
-RETRIES = "retries happen in the SDK beneath, which LlamaIndex's events do not see"
+SWALLOWS = "LlamaIndex swallows whatever a handler raises"
+NO_PATCH = "nothing of LlamaIndex is patched: it has a place for handlers"
 
 
 class TestLlamaIndex(AdapterConformance):
+    """LlamaIndex."""
+
     driver = LlamaIndexDriver()
     plugins = ("llama-index",)
     not_possible: ClassVar = {
-        "test_left_by_break_inside_with": GENERATOR,
-        "test_exception_in_the_loop_body": GENERATOR,
-        "test_a_refused_request_is_a_row": LAZY,
-        "test_waiting_and_holding_are_told_apart": EVENTS,
-        "test_a_stall_of_the_provider": EVENTS,
-        "test_a_stall_of_the_program": EVENTS,
-        "test_a_stall_of_the_event_loop": EVENTS,
-        "test_silence_before_the_connection_drops": EVENTS,
-        "test_silence_before_the_first_event": EVENTS,
-        "test_a_refused_attempt_is_no_slow_model": RETRIES,
+        "test_strict_mode_raises_a_fault_to_the_program": SWALLOWS,
+        "test_another_tool_on_top_works_on_after_recording_stops": NO_PATCH,
+        "test_another_tool_below_is_put_back_when_recording_stops": NO_PATCH,
+        "test_a_target_that_is_missing_is_named_and_the_others_are_patched": NO_PATCH,
     }

@@ -12,6 +12,7 @@ import openai
 import pytest
 
 import tokentape
+from hostile_chunks import chunk, said
 from openai_surfaces import MESSAGES, MODEL, chat, client_for, completion, responses
 from surfaces import direct, drain, lines, use
 from tape_reader import TapeReader
@@ -43,15 +44,6 @@ as_bytes = False
 @pytest.fixture(autouse=True, params=[False, True], ids=["chunks", "bytes"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{__name__}.as_bytes", request.param)
-
-
-def chunk(*choices: Any, **fields: Any) -> dict[str, Any]:
-    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-x"}
-    return head | {"choices": list(choices)} | fields
-
-
-def said(text: Any = None, choice: int = 0, finish: str | None = None, **delta: Any) -> dict[str, Any]:
-    return {"index": choice, "delta": delta | ({} if text is None else {"content": text}), "finish_reason": finish}
 
 
 def tool(index: Any, call_id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
@@ -188,88 +180,6 @@ def test_reasoning_in_a_list_of_content_parts(server: ProviderServer, tape: Tape
     assert parts(tape) == [("reasoning", 0, None, None, None, "hm ah"), ("text", 0, None, None, None, "so be it")]
 
 
-NOT_A_CHUNK = [5, "text", [], [chunk(said("x"))], True, {}, {"id": None}]
-HOSTILE_CHAT = [
-    chunk(),
-    chunk(choices=None),
-    {"id": "chatcmpl-1", "object": "chat.completion.chunk"},
-    chunk({}),
-    chunk({"index": 0}),
-    chunk({"index": 0, "delta": None, "finish_reason": None}),
-    chunk({"index": None, "delta": {}}),
-    chunk({"index": 0, "delta": "no delta", "finish_reason": 7}),
-    chunk(None),
-    chunk(5),
-    chunk(choices={"index": 0}),
-    chunk(choices=5),
-    chunk(said([])),
-    chunk(said([5, None, {"type": "image_url"}])),
-    chunk(said(tool_calls=[])),
-    chunk(said(tool_calls=[None])),
-    chunk(said(tool_calls=5)),
-    chunk(said(audio={"id": "a"})),
-    chunk(said(logprobs=5)),
-    chunk({"index": 0, "delta": {"content": ""}, "logprobs": {"content": 5}}),
-    chunk(usage=5),
-    chunk(x_groq=5, service_tier=["no", "tier"]),
-    *NOT_A_CHUNK,
-]
-HOSTILE_COMPLETION = [
-    {"choices": None},
-    {"choices": [None, 5, {}, {"text": None}, {"text": "", "index": "first"}, {"index": 0, "logprobs": 5}]},
-    {"choices": 5},
-    {"usage": 5},
-    *NOT_A_CHUNK,
-]
-HOSTILE_RESPONSES = [
-    {"type": "response.of_tomorrow.delta", "delta": "not ours"},
-    {"type": "response.of_tomorrow"},
-    {"type": None},
-    {"type": ["list"]},
-    {"type": "response.output_text.delta"},
-    {"type": "response.output_text.delta", "delta": None},
-    {"type": "response.output_text.done", "text": None},
-    {"type": "response.output_item.added"},
-    {"type": "response.output_item.added", "item": None, "output_index": None},
-    {"type": "response.output_item.added", "item": {"type": "function_call"}},
-    {"type": "response.created", "response": None},
-    {"type": "response.created", "response": {"usage": 5, "service_tier": 5}},
-    *NOT_A_CHUNK,
-]
-
-
-@both
-@pytest.mark.scenario("adapters/Hostile chunks")
-def test_a_hostile_chat_chunk_costs_no_neighbour(
-    asynchronous: bool, server: ProviderServer, tape: TapeReader, caplog: pytest.LogCaptureFixture
-) -> None:
-    for hostile in HOSTILE_CHAT:
-        steps = [Text("be"), Text("fore "), hostile, Text("af"), Text("ter"), Finish("stop")]
-        seen = stream(server, steps, "chat", asynchronous)
-        assert len(seen) == 6, hostile
-    for hostile, call, text in zip(
-        HOSTILE_CHAT, tape.calls(), tape.rows("select text from responses order by call_id"), strict=True
-    ):
-        assert (call["status"], call["chunk_count"], text["text"]) == ("completed", 6, "before after"), hostile
-    assert caplog.records == []
-
-
-@pytest.mark.scenario("adapters/Hostile chunks")
-@pytest.mark.parametrize(
-    ("operation", "hostile"),
-    [("text_completion", HOSTILE_COMPLETION), ("responses", HOSTILE_RESPONSES)],
-    ids=["completions", "responses"],
-)
-def test_hostile_chunks_of_the_other_formats_cost_no_neighbour(
-    operation: str, hostile: list[Any], server: ProviderServer, tape: TapeReader, caplog: pytest.LogCaptureFixture
-) -> None:
-    seen = stream(server, [Text("before "), *hostile, Text("after"), Finish("stop")], operation)
-    call = tape.call()
-    assert {"5", "'text'", "True"} <= {repr(value) for value in seen}
-    assert (call["status"], call["chunk_count"], tape.text()) == ("completed", len(seen), "before after")
-    assert caplog.records == []
-
-
 @pytest.mark.scenario("adapters/Hostile chunks")
 @pytest.mark.parametrize("logprobs", [5, "five", {"content": 5}, {"content": [5, None]}, {"tokens": 5}])
 @pytest.mark.parametrize("operation", ["chat", "text_completion"])
@@ -290,27 +200,6 @@ def test_a_whole_answers_finish_reasons_are_in_order_of_choice(server: ProviderS
 
     use(client_for(server, False), ask)
     assert tape.call()["finish_reason"] == '["stop", "length"]'
-
-
-@pytest.mark.scenario("adapters/Hostile chunks")
-def test_a_reader_that_fails_at_every_chunk_is_said_once(
-    server: ProviderServer,
-    tape: TapeReader,
-    lenient: None,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from tokentape_openai.chat import ChatReader
-
-    def fail(*_: Any) -> None:
-        raise RuntimeError("unreadable")
-
-    monkeypatch.setattr(ChatReader, "read", fail)
-    assert len(stream(server, [*(Text("a") for _ in range(20)), Finish("stop")])) == 21
-    assert tape.call()["status"] == "completed"
-    (record,) = caplog.records
-    assert "openai adapter failed (RuntimeError: unreadable)" in record.getMessage()
-    assert tokentape.status()["faults"]["openai adapter"]["count"] == 21
 
 
 def test_frames_of_azure_and_padding_add_nothing(server: ProviderServer, tape: TapeReader) -> None:
@@ -425,12 +314,6 @@ def test_encrypted_content_images_audio_and_citations_are_no_text(server: Provid
 def test_text_of_two_messages_of_one_response_is_two_parts(server: ProviderServer, tape: TapeReader) -> None:
     stream(server, [Text("a", 0), Text("b", 1), Text("c", 0), Text("d", 1), Finish("stop")], "responses")
     assert [(part[2], part[5]) for part in parts(tape)] == [("0/0", "ac"), ("1/0", "bd")]
-
-
-@pytest.mark.parametrize("operation", ["chat", "text_completion"])
-def test_interleaved_choices_are_parts_of_their_own(operation: str, server: ProviderServer, tape: TapeReader) -> None:
-    stream(server, [Text(word, choice) for word in ("a", "b", "c") for choice in (1, 0)], operation)
-    assert [(part[1], part[5]) for part in parts(tape)] == [(1, "abc"), (0, "abc")]
 
 
 HALVES = (Logprob("\\xc3", -0.1, b"\xc3"), Logprob("\\xa9", -0.2, b"\xa9", top=(("e", -3.0),)))

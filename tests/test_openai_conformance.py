@@ -6,22 +6,30 @@ import pytest
 
 from line_drivers import ChatLinesDriver
 from openai_drivers import ChatDriver, CompletionsDriver, ResponsesDriver
-from tokentape.testing.conformance import AdapterConformance
+from tokentape.testing.conformance import AdapterConformance, FormatConformance
 
-pytestmark = pytest.mark.scenario("adapters/Conformance from outside")
+pytestmark = pytest.mark.scenario("adapters/Conformance of every adapter")
 
 
 class TestChat(AdapterConformance):
+    """OpenAI, chat completions."""
+
     driver = ChatDriver()
 
 
-class TestChatLines(AdapterConformance):
+class TestChatLines(FormatConformance):
+    """OpenAI, lines of chat completions."""
+
     driver = ChatLinesDriver()
 
 
-class TestResponses(AdapterConformance):
+class TestResponses(FormatConformance):
+    """OpenAI, Responses."""
+
     driver = ResponsesDriver()
 
 
-class TestCompletions(AdapterConformance):
+class TestCompletions(FormatConformance):
+    """OpenAI, legacy completions."""
+
     driver = CompletionsDriver()

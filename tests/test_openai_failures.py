@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from openai_surfaces import chat, client_for, completion, responses
 from surfaces import drain, failure, opened, same_failure, use
 from tape_reader import TapeReader
-from tokentape.testing import Drop, ErrorEvent, Hang, HTTPError, ProviderServer, Raw, Script, Text
+from tokentape.testing import ErrorEvent, Hang, HTTPError, ProviderServer, Raw, Script, Text
 from tokentape.testing.rig import resolved
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
@@ -128,16 +127,6 @@ def test_an_error_inside_a_responses_stream(asynchronous: bool, server: Provider
 
 
 @both
-@pytest.mark.parametrize("body", [ask, ask_completions, ask_responses])
-def test_the_connection_drops(body: Any, asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
-    server.add(Script([*THREE, (0.05, Drop())], repeat=True))
-    kind = same_failure(lambda: client_for(server, asynchronous), body)
-    call = tape.call()
-    assert (call["status"], call["error_type"], call["http_status"]) == ("error", kind.__qualname__, 200)
-    assert (call["event_count"], tape.text()) == (3, "one two three")
-
-
-@both
 def test_a_line_that_is_no_json(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*THREE, Raw(b"data: {broken\n\n"), Text("never read")], repeat=True))
     kind = same_failure(lambda: client_for(server, asynchronous), ask)
@@ -153,18 +142,6 @@ def test_silence_longer_than_the_read_timeout(asynchronous: bool, server: Provid
     call = tape.call()
     assert (call["status"], call["error_type"]) == ("error", kind.__qualname__)
     assert call["tail_gap_ms"] >= 290
-
-
-def test_cancelled_while_the_request_is_under_way(server: ProviderServer, tape: TapeReader) -> None:
-    server.add(Script(THREE, headers_delay=5.0))
-
-    async def give_up(client: Any) -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(ask(client), 0.2)
-
-    use(client_for(server, True), give_up)
-    call = tape.call()
-    assert (call["status"], call["http_status"], call["event_count"]) == ("cancelled", None, 0)
 
 
 @both

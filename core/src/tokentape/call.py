@@ -337,7 +337,9 @@ class CallRecorder:
             at_ns: when; now unless told otherwise.
         """
         if isinstance(exc, GeneratorExit):
-            self.end("abandoned", at_ns=at_ns)
+            # Thrown into a generator that is closed. What it was closed in the middle of is its context, but that of an
+            # asynchronous one is lost on the way; only that its task is cancelled can be seen.
+            self._left_by(self._in_body(exc.__context__) or _cancellation(), at_ns)
             return
         status = _status_of(exc)
         if self.http_status is None:
@@ -364,12 +366,15 @@ class CallRecorder:
         if self.asked_ns and not dropped:
             self.closed_ns = now
             return
-        error = None if dropped else self._error_in_body()
+        self._left_by(None if dropped else self._in_body(sys.exc_info()[1]), self.closed_ns or now)
+
+    def _left_by(self, error: BaseException | None, at_ns: int | None) -> None:
+        """The program stopped reading; an exception in its loop body is noted."""
         cancelled = error is not None and _status_of(error) == "cancelled"
         self.end(
             "cancelled" if cancelled else "abandoned",
             type(error).__qualname__ if error is not None else None,
-            at_ns=self.closed_ns or now,
+            at_ns=at_ns,
         )
 
     def end(
@@ -414,9 +419,8 @@ class CallRecorder:
         if self.late is not None:
             self.late()
 
-    def _error_in_body(self) -> BaseException | None:
+    def _in_body(self, error: BaseException | None) -> BaseException | None:
         """The exception that is unwinding the program's loop, if it is not one that was there before the call."""
-        error = sys.exc_info()[1]
         if error is None or id(error) == self._caller_exc:
             return None
         # These come from the iterator being wound up, not from the loop that read it.
@@ -437,6 +441,14 @@ def _joined(fragments: list[Fragment]) -> list[Fragment]:
         logprobs = [*(old.logprobs or ()), *(new.logprobs or ())] or None
         joined[new.part] = Fragment(new.part, old.text + new.text, count, logprobs)
     return list(joined.values())
+
+
+def _cancellation() -> BaseException | None:
+    """The exception of the running task where somebody has asked for its end."""
+    asyncio = sys.modules.get("asyncio")
+    loop = asyncio._get_running_loop() if asyncio is not None else None
+    task = asyncio.current_task(loop) if asyncio is not None and loop is not None else None
+    return asyncio.CancelledError() if asyncio is not None and task is not None and task.cancelling() else None
 
 
 def _status_of(exc: BaseException) -> Status:

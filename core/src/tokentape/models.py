@@ -250,6 +250,7 @@ class FinishedCall(Call):
     Attributes:
         ended_us: end since the start; the same instant as `metrics.duration_ms`.
         finish_reason: the provider's word; a JSON list in order of choice where there are several.
+        retries: attempts after the first; None where the adapter does not see attempts.
         reasoning_hidden: reasoning was billed but only a summary, or nothing, was streamed.
         token_count_source: `usage` or `logprobs`; None when the count is not known.
         chunk_count: what the SDK yielded; `event_count` what of it was content, per part.
@@ -261,7 +262,7 @@ class FinishedCall(Call):
     error_type: str | None = None
     error_message: str | None = None
     http_status: int | None = None
-    retries: int = 0
+    retries: int | None = None
     response_model: str | None = None
     response_id: str | None = None
     provider_request_id: str | None = None

@@ -51,7 +51,8 @@ def finished(call: Call, recorded: CallRecorder, seen: Seen, stall_ms: float) ->
         error_type=recorded.error_type,
         error_message=message[:MAX_ERROR_CHARS] if message else message,
         http_status=recorded.http_status,
-        retries=max(0, recorded.attempts - 1),
+        # Of a call whose attempts nobody sees, nobody knows.
+        retries=recorded.attempts - 1 if recorded.attempts else None,
         response_model=recorded.response_model,
         response_id=recorded.response_id,
         provider_request_id=recorded.request_id,

@@ -26,23 +26,29 @@ _NOWHERE: Final = object()
 class MessagesReader(Reading):
     """Reads `RawMessageStreamEvent` objects, those of `beta.messages` too."""
 
-    __slots__ = ("_counted", "_plain_field", "_plain_index", "_plain_part")
+    __slots__ = ("_counted", "_plain_field", "_plain_index", "_plain_part", "_plain_type")
 
     def __init__(self, call: CallRecorder) -> None:
         super().__init__(call)
         self._counted = False
-        # The block whose next piece needs no more than an append, and the field that piece is in.
+        # The block whose next piece needs no more than an append, and the type and field that piece comes as.
         self._plain_index: Any = _NOWHERE
+        self._plain_type = ""
         self._plain_field = "text"
         self._plain_part = 0
 
     def read(self, event: Any, asked_ns: int, at_ns: int) -> None:
         """Read a `RawMessageStreamEvent`."""
-        # No two types of delta share a field, so the field's presence tells the type.
         try:
             fields = event.__dict__
-            text = fields["delta"].__dict__[self._plain_field]
-            if fields["index"] == self._plain_index and text.__class__ is str and text:
+            delta = fields["delta"].__dict__
+            text = delta[self._plain_field]
+            if (
+                fields["index"] == self._plain_index
+                and delta["type"] == self._plain_type
+                and text.__class__ is str
+                and text
+            ):
                 self._extend((asked_ns, at_ns, self._plain_part, text))
                 return
         except (AttributeError, KeyError):
@@ -67,12 +73,14 @@ class MessagesReader(Reading):
 
     def _read_delta(self, event: Any, fragments: list[Fragment]) -> None:
         delta, index = getattr(event, "delta", None), getattr(event, "index", None)
-        name, kind = _DELTAS.get(text_of(field(delta, "type")), ("", "text"))
+        told = text_of(field(delta, "type"))
+        name, kind = _DELTAS.get(told, ("", "text"))
         text = text_of(field(delta, name)) if name else ""
         if text:
             part = self._call.part(kind, 0, str(index))
             fragments.append(Fragment(part, text))
-            self._plain_index, self._plain_field, self._plain_part = index, name, part
+            self._plain_index, self._plain_part = index, part
+            self._plain_type, self._plain_field = told, name
 
     def _read_block(self, event: Any, fragments: list[Fragment]) -> None:
         """A tool call has its part as soon as it is announced."""

@@ -5,68 +5,82 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+import logging
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import tokentape
+from tokentape.store.schema import open_for_writing
 
+from .driver import Driver, Traits
 from .server import ProviderServer
-from .wire import WIRES
 
 T = TypeVar("T")
 END: Final = object()
-
-
-class Driver(Protocol):
-    """Drives one SDK. One with a wire format of its own brings that too, as `wires`: see `tokentape.testing.wire.base`.
-
-    Attributes:
-        model: the model it asks for.
-        kinds: what the SDK can stream, of `text`, `reasoning`, `tool_args`, `refusal`.
-    """
-
-    model: str
-    kinds: frozenset[str]
-
-    def client(self, url: str, asynchronous: bool) -> Any:
-        """Make a client of the server at this URL that retries once."""
-
-    def send(self, client: Any) -> Any:
-        """Ask for a streamed answer; the stream, or an awaitable of it."""
-
-    def text(self, chunk: Any) -> str:
-        """The text that a chunk adds to the answer; empty for any other chunk."""
-
-    def close_client(self, client: Any) -> Any:
-        """Release the client's connections."""
 
 
 class Rig:
     """Server, tape and driver of one test, in one of the two modes.
 
     Attributes:
+        driver: which SDK, and what is to be known of it.
         db: the tape.
         asynchronous: which of the two modes.
+        server: answers the driver.
     """
 
     def __init__(self, driver: Driver, db: Path, asynchronous: bool) -> None:
         self.driver = driver
+        self.traits = Traits.of(driver)
         self.db = db
         self.asynchronous = asynchronous
-        self.server = ProviderServer(getattr(driver, "wires", WIRES))
+        self.server = ProviderServer(self.traits.wires)
         self._client: Any = None
+        self._settings: dict[str, Any] = {}
+        self._heard = _Listener()
 
     @contextmanager
     def running(self, **settings: Any) -> Iterator[Rig]:
         """Serve and record, until the block is left."""
-        with self.server:
-            tokentape.enable(db=self.db, flush_ms=20, **settings)
+        self._settings = {"db": self.db, "flush_ms": 20, **settings}
+        self.db.write_bytes(_empty_tape())
+        root = logging.getLogger()
+        root.addHandler(self._heard)
+        # What a test drops is collected where it says so: not on whatever thread, for an event loop cannot always close
+        # what is found on another one's. What is there already is not looked through each time.
+        gc.disable()
+        gc.freeze()
+        try:
+            with self.server:
+                self.record()
+                try:
+                    yield self
+                finally:
+                    tokentape.disable()
+        finally:
+            gc.unfreeze()
+            gc.enable()
+            root.removeHandler(self._heard)
+
+    def record(self, **settings: Any) -> None:
+        """Record anew, as the rig does but for these settings."""
+        tokentape.disable()
+        tokentape.enable(**{**self._settings, **settings})
+
+    @asynccontextmanager
+    async def unrecorded(self) -> AsyncIterator[Rig]:
+        """Stop recording; the same driver, and a server that nobody has asked before."""
+        tokentape.disable()
+        twin = Rig(self.driver, self.db, self.asynchronous)
+        with twin.server:
             try:
-                yield self
+                yield twin
             finally:
-                tokentape.disable()
+                await twin.finish()
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
         """Run a scenario: on an event loop, or straight through, since a synchronous one never has to wait."""
@@ -80,10 +94,18 @@ class Rig:
             scenario.close()
         raise RuntimeError("a synchronous scenario awaited something")
 
-    async def send(self) -> Any:
-        """Send the driver's request; the SDK's own stream object."""
+    def client(self) -> Any:
+        """The driver's client of the server, made when it is first asked for."""
         self._client = self._client or self.driver.client(self.server.url, self.asynchronous)
-        return await resolved(self.driver.send(self._client))
+        return self._client
+
+    async def send(self, **options: Any) -> Any:
+        """Send the driver's request; the SDK's own stream object.
+
+        Args:
+            **options: of those that the driver's `send` takes.
+        """
+        return await resolved(self.driver.send(self.client(), **options))
 
     async def next(self, stream: Any) -> Any:
         """The next chunk, or `END`."""
@@ -113,6 +135,16 @@ class Rig:
         chunks.append(chunk)
         return limit is not None and sum(bool(self.driver.text(c)) for c in chunks) == limit
 
+    @asynccontextmanager
+    async def inside(self, stream: Any) -> AsyncIterator[Any]:
+        """The block that a careful program reads a stream in: its own, or one that closes a bare generator."""
+        if self.asynchronous:
+            async with aclosing(stream) if self.traits.is_generator else stream as entered:
+                yield entered
+        else:
+            with closing(stream) if self.traits.is_generator else stream as entered:
+                yield entered
+
     async def close(self, stream: Any) -> None:
         """Close a stream as its user would; an asynchronous generator has another name for it."""
         await resolved((stream.close if hasattr(stream, "close") else stream.aclose)())
@@ -136,8 +168,19 @@ class Rig:
     async def finish(self) -> None:
         """Release the client."""
         if self._client is not None:
-            await resolved(self.driver.close_client(self._client))
-            self._client = None
+            client, self._client = self._client, None
+            await resolved(self.driver.close_client(client))
+
+    def complaints(self) -> list[str]:
+        """What anybody has logged since this was last asked: warnings, and of our own loggers whatever is not debug."""
+        said, self._heard.said = self._heard.said, []
+        return said
+
+    def sent(self) -> list[Any]:
+        """What the server has received, but for its own address."""
+        return [
+            (r.method, r.path, dict(r.query), {**r.headers, "host": ""}, r.body) for r in list(self.server.requests)
+        ]
 
     def calls(self) -> list[dict[str, Any]]:
         """All rows of `llm_calls`, oldest first."""
@@ -151,6 +194,11 @@ class Rig:
     def tokens(self) -> list[dict[str, Any]]:
         """All rows of `token_timeline`, with the kind of each event, in order."""
         return self.rows("select * from token_timeline order by call_id, token_index")
+
+    def parts(self) -> list[dict[str, Any]]:
+        """All rows of `llm_parts`, with the name of each kind, in order."""
+        joined = "select p.*, k.name as kind from llm_parts p join token_kinds k on k.id = p.kind_id"
+        return self.rows(f"{joined} order by call_id, part")
 
     def text(self, kind: str = "text") -> str:
         """The events of one kind, joined."""
@@ -167,6 +215,28 @@ class Rig:
             return list(db.query(sql))
         finally:
             db.close()
+
+
+@cache
+def _empty_tape() -> bytes:
+    """A tape without rows: making its tables takes longer than most tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tape.db"
+        open_for_writing(path).close()
+        return path.read_bytes()
+
+
+class _Listener(logging.Handler):
+    """Keeps what is logged and is worth a look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        ours = record.name.partition(".")[0] == "tokentape"
+        if record.levelno >= (logging.INFO if ours else logging.WARNING):
+            self.said.append(record.getMessage())
 
 
 async def resolved(value: Any) -> Any:

@@ -105,6 +105,17 @@ class ProviderServer:
     ) -> None:
         self.close()
 
+    def wait_until_left(self, timeout: float = _CLOSE_TIMEOUT_S) -> bool:
+        """Wait until no client is connected any more.
+
+        Args:
+            timeout: seconds.
+
+        Returns:
+            Whether it is so.
+        """
+        return self._listener.wait_until_left(timeout)
+
     def log(self, method: str, target: str, headers: dict[str, str], body: bytes) -> Request:
         """Note a request that has been read; called by the connection's thread."""
         at_ns = time.perf_counter_ns()
@@ -176,7 +187,12 @@ class _Listener(socketserver.ThreadingTCPServer):
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue  # the client closed it in the same moment
-            self._changed.wait_for(lambda: not self._open, timeout)
+        self.wait_until_left(timeout)
+
+    def wait_until_left(self, timeout: float) -> bool:
+        """Wait until every connection is closed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._open, timeout)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: what arrives here is a client that left between two requests."""
