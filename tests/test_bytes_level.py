@@ -7,6 +7,7 @@ import gc
 import json
 import sys
 import threading
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from surfaces import drain, opened, use
 from tape_reader import TapeReader
 from tokentape import raw_reads
 from tokentape.call import Request
+from tokentape.clock import Clock
 from tokentape.recorder import active
 from tokentape.testing import (
     ErrorEvent,
@@ -476,6 +478,28 @@ def test_what_is_read_again_is_recorded_once(asynchronous: bool, server: Provide
     call = tape.call()
     assert (call["status"], call["chunk_count"]) == ("completed", chunks)
     assert [part["content"] for part in tape.parts()][:2] == ["hm ah", "so"]
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_stream_whose_first_question_has_no_time_is_not_taken_for_bytes(
+    server: ProviderServer, tmp_path: Path
+) -> None:
+    fails = False
+
+    def now() -> int:
+        nonlocal fails
+        if fails and threading.current_thread() is threading.main_thread():
+            fails = False
+            raise RuntimeError("of ours")
+        return time.perf_counter_ns()
+
+    tokentape.enable(db=tmp_path / "tape.db", clock=Clock(monotonic_ns=now, unix_ns=time.time_ns))
+    server.add([Text("one "), Text("two"), Finish("stop")])
+    with openai_surfaces.client_for(server, False) as client, CHAT.send(client.chat.completions.create) as chunks:
+        fails = True
+        list(chunks)
+    tape = TapeReader(tmp_path / "tape.db")
+    assert (tape.call()["status"], tape.text()) == ("completed", "two")
 
 
 @both
