@@ -8,6 +8,7 @@ from .endings import Endings
 from .faults import Faults
 from .fidelity import Fidelity
 from .patches import Patches
+from .stalls import Stalls
 from .timing import Timing
 from .volume import Volume
 
@@ -16,5 +17,5 @@ class FormatConformance(Endings, Fidelity, Content, Timing):
     """What depends on what is streamed: for each further API or format of an SDK whose adapter passes everything."""
 
 
-class AdapterConformance(FormatConformance, Contexts, Faults, Patches, Volume):
+class AdapterConformance(FormatConformance, Stalls, Contexts, Faults, Patches, Volume):
     """Everything, for an adapter of one SDK."""
