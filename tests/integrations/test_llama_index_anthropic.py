@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.llms.anthropic import Anthropic
-
 from llama_index_suite import LlamaIndexSuite
+
 from tokentape.testing import ProviderServer
 
 

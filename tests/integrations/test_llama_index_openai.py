@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llama_index.llms.openai import OpenAI, OpenAIResponses
-
 from llama_index_suite import LlamaIndexSuite
+
 from tokentape.testing import ProviderServer
 
 OPTIONS = {"model": "gpt-4o", "api_key": "none", "max_retries": 0}
