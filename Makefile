@@ -25,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench cassettes pictures clean
+.PHONY: help demo test check matrix bench cassettes pictures clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -44,6 +44,9 @@ check: $(VENV)/dev ## lint, format, types, floors, specifications (needs npx)
 	@command -v npx >/dev/null || { echo "make check: npx was not found; install Node.js 20 or newer" >&2; exit 1; }
 	npx --yes $(OPENSPEC) validate --all --strict
 
+matrix: $(VENV)/dev ## run tests beside other versions of SDKs and frameworks (ARGS="-s oldest" for some)
+	@$(BIN)/nox --noxfile tests/noxfile.py $(ARGS)
+
 bench: $(VENV)/dev ## measure what recording costs (needs valgrind for the instruction counts)
 	@$(BIN)/python tests/benchmarks $(ARGS)
 
@@ -54,7 +57,7 @@ pictures: $(VENV)/dev ## make the pictures of the documentation anew, from what 
 	@$(BIN)/python tests/make_pictures.py
 
 clean: ## remove .venv, caches and what was built
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .nox .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf $(foreach folder,$(DISTRIBUTIONS),$(folder)/dist $(folder)/build)
 	find $(DISTRIBUTIONS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tokentape
+from distributions import Built, build
 from recordings import folder, recordings
 from tape_reader import TapeReader
 from tokentape.testing import ProviderServer
@@ -46,6 +47,12 @@ def tape(tmp_path: Path) -> Iterator[TapeReader]:
     tokentape.enable(db=tmp_path / "tape.db", flush_ms=20)
     yield TapeReader(tmp_path / "tape.db")
     tokentape.disable()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Built]:
+    """Our distributions, by their folders."""
+    return build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture

@@ -30,8 +30,14 @@ from totals import totals
 
 ANSWER = [Text("Hel"), Text("lo"), Finish("stop"), Usage(12, 2, cached=3, reasoning=1)]
 CALLS_A_TOOL = [
-    *(Text("so"), Reasoning("h"), Reasoning("m"), ToolCall(0, "call_1", "look")),
-    *(ToolArgs(0, '{"q":'), ToolArgs(0, "1}")),
+    *(
+        Text("so"),
+        Reasoning("h"),
+        Reasoning("m"),
+        ToolCall(0, "call_1", "look"),
+        ToolArgs(0, '{"q":'),
+        ToolArgs(0, "1}"),
+    ),
     *(Finish("tool_calls"), Usage(500, 40, cached=6, reasoning=7)),
 ]
 BOTH = ("status", "streaming", "finish_reason", "event_count", "error_type", "provider", "request_model")
