@@ -84,6 +84,8 @@ export class Call extends EventTarget {
     super();
     this.info = info;
     this.status = info.status;
+    // Its clock, not ours: they may differ.
+    this.began = performance.now() - (info.running_for_ms ?? 0);
   }
 
   get running() {
@@ -93,7 +95,7 @@ export class Call extends EventTarget {
   /** Milliseconds from the start to the end of the call, or to now while it runs. */
   get durationMs() {
     const last = this.count ? this.at[this.count - 1] : 0;
-    if (this.running) return Math.max(last, Date.now() - this.info.started_unix_us / 1000);
+    if (this.running) return Math.max(last, performance.now() - this.began);
     return Math.max(last, this.info.duration_ms ?? 0);
   }
 
@@ -154,6 +156,11 @@ export class Call extends EventTarget {
       found.push({ token_index: this.index[row], position, start_ms: end_ms - gap_ms, end_ms, gap_ms, cause: "unknown" });
     }
     return found;
+  }
+
+  /** Kinds of its events. @returns {string[]} */
+  get kinds() {
+    return [...new Set(this.parts.filter((part) => part?.size).map((part) => part.kind))];
   }
 
   /** The first row that is not thinking, or -1. */
