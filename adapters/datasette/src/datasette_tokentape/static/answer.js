@@ -1,12 +1,12 @@
 /** The text of a call as it stood after any of its events: choices apart, and in each thinking, text and tool arguments. */
 
 import { make } from "./element.js";
-import { KINDS } from "./format.js";
+import { CAUSES, duration, KINDS } from "./format.js";
 
-/** From this length on a block ends at the next space; at twice that anywhere. Laying out a block costs its whole length. */
-const WIDE = 4_000;
+/** From this length on a block ends with its line, from twice that at a space, from three times anywhere. */
+const BLOCK = 2_000;
 
-/** Text that grows at its end and can be cut back. A block a line, so that growing lays out only the last. */
+/** Text that grows at its end and can be cut back. It is laid out in blocks: what grows is only the last. */
 class Running {
   length = 0;
   /** @type {{start: number, text: Text, element: HTMLElement, full: boolean}[]} */
@@ -40,11 +40,9 @@ class Running {
   #grow(piece) {
     for (let from = 0; from < piece.length; ) {
       const block = this.#open(this.length + from);
-      const wide = block.start + WIDE - this.length;
-      const line = piece.indexOf("\n", from) + 1 || Infinity;
-      const space = piece.indexOf(" ", Math.max(from, wide)) + 1 || Infinity;
-      const most = this.#whole(piece, Math.max(from + 1, wide + WIDE));
-      const end = Math.min(line, space, most);
+      const ends = (mark, blocks) => piece.indexOf(mark, Math.max(from, block.start + blocks * BLOCK - this.length)) + 1 || Infinity;
+      const most = Math.max(from + 1, block.start + 3 * BLOCK - this.length);
+      const end = Math.min(ends("\n", 1), ends(" ", 2), this.#whole(piece, most));
       block.text.appendData(piece.slice(from, end));
       block.full = end <= piece.length;
       from = end;
@@ -61,11 +59,19 @@ class Running {
     const last = this.#blocks.at(-1);
     if (last && !last.full) return last;
     const text = document.createTextNode("");
-    const block = { start, text, element: make("div", { dir: "auto" }, text), full: false };
+    const block = { start, text, element: make("div", {}, text), full: false };
     this.#blocks.push(block);
     this.element.append(block.element);
     return block;
   }
+}
+
+/** What is being waited for at a moment, in words; empty while events come. @param {import("./events.js").Call} call @param {number} ms */
+export function waitedFor(call, ms) {
+  if (!ms || (ms >= call.durationMs && !call.running)) return "";
+  if (call.count && ms < call.at[0]) return `waiting ${duration(ms)} for the first token`;
+  const stall = call.stalls.find(({ start_ms, end_ms }) => start_ms <= ms && ms < end_ms);
+  return stall ? `${duration(stall.gap_ms)} ${CAUSES[stall.cause] ?? stall.cause}` : "";
 }
 
 /** Shows a call at any of its events, in `element`. */
@@ -107,7 +113,7 @@ export class Answer {
     if (!view) {
       const running = new Running();
       const name = [KINDS[part.kind] ?? part.kind, part.name].filter(Boolean).join(" · ");
-      const section = make("section", { class: `part is-${part.kind}` }, make("h4", {}, name), running.element);
+      const section = make("section", { class: `part is-${part.kind}` }, make("p", { class: "part-name" }, name), running.element);
       this.#choice(part.choice).append(section);
       this.#views.set(part.part, (view = { section, running }));
       this.element.classList.toggle("has-parts", this.#views.size > this.#choices.size || part.kind !== "text");
@@ -118,7 +124,7 @@ export class Answer {
   #choice(number) {
     let choice = this.#choices.get(number);
     if (!choice) {
-      choice = make("section", { class: "choice" }, make("h3", {}, `choice ${number}`));
+      choice = make("section", { class: "choice" }, make("p", { class: "choice-name" }, `choice ${number}`));
       const after = [...this.#choices].find(([other]) => other > number)?.[1] ?? null;
       this.element.insertBefore(choice, after);
       this.#choices.set(number, choice);

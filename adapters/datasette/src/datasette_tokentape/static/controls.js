@@ -1,7 +1,7 @@
 /** What a replay is steered with: buttons, the scrubber, speed, and the keys people know from terminal recordings. */
 
 import { make, say } from "./element.js";
-import { duration, exact } from "./format.js";
+import { exact } from "./format.js";
 import { SPEEDS } from "./player.js";
 
 const HELP = [
@@ -84,12 +84,15 @@ export function controls(player, where) {
   const moved = () => {
     const words = where();
     const most = Math.ceil(player.track.durationMs);
+    say(at, words);
+    // Less than a pixel is not worth a layout.
+    if (player.playing && Math.abs(Number(range.value) - player.time) < most / 1000) return;
     if (Number(range.max) !== most) range.max = String(most);
     range.value = String(Math.round(player.time));
     range.setAttribute("aria-valuetext", words);
-    say(at, words);
   };
   const changed = () => {
+    moved();
     if (play.dataset.playing !== String(player.playing)) {
       play.dataset.playing = String(player.playing);
       play.replaceChildren(icon(player.playing ? "pause" : "play"));
@@ -101,7 +104,6 @@ export function controls(player, where) {
   };
   player.addEventListener("move", moved);
   player.addEventListener("state", changed);
-  moved();
   changed();
   said.textContent = "";
   return { bar, scrub: make("div", { class: "scrub" }, marks, range), marks, said, help };
@@ -168,6 +170,3 @@ function action(key, player, target, help) {
 
 /** `Event 12/45 · 620 ms / 2300 ms` */
 export const position = (count, of, ms, durationMs) => `Event ${count}/${of} · ${exact(ms)} / ${exact(durationMs)}`;
-
-/** `waiting 2.4 s for the first token` */
-export const waiting = (ms) => `waiting ${duration(ms)} for the first token`;

@@ -25,31 +25,61 @@ export function sketch(label, height, draw) {
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   canvas.style.cssText = `display:block;width:100%;height:${height}px`;
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   let asked = 0;
   let width = 0;
+  /** @type {Map<string, string>} asking the page's style costs a layout */
+  const colours = new Map();
+  const colour = (name) => {
+    if (!colours.has(name)) colours.set(name, getComputedStyle(canvas).getPropertyValue(name).trim());
+    return /** @type {string} */ (colours.get(name));
+  };
   const paint = () => {
     asked = 0;
     if (!width) return;
     const ratio = devicePixelRatio;
     const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
     if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
-    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     context.font = FONT;
-    context.textBaseline = "alphabetic";
-    const style = getComputedStyle(canvas);
-    draw(context, width, height, (name) => style.getPropertyValue(name).trim());
+    draw(context, width, height, colour);
   };
   const redraw = () => {
     asked ||= requestAnimationFrame(paint);
+  };
+  const look = () => {
+    colours.clear();
+    redraw();
   };
   new ResizeObserver(([entry]) => {
     width = entry.contentRect.width;
     redraw();
   }).observe(canvas);
-  for (const look of LOOKS) matchMedia(look).addEventListener("change", redraw);
+  for (const query of LOOKS) matchMedia(query).addEventListener("change", look);
   return { canvas, redraw };
+}
+
+/**
+ * A drawing of what stays, on which something moves: it is drawn once, and copied, until `look` says that it would differ.
+ * @param {(context: any, ...given: any[]) => void} draw
+ */
+export function kept(draw) {
+  let known = "";
+  const copy = new OffscreenCanvas(1, 1);
+  return (context, width, height, colour, look) => {
+    const { width: across, height: down } = context.canvas;
+    const now = [across, down, colour("--ink"), colour("--card"), look].join();
+    if (now !== known) {
+      known = now;
+      [copy.width, copy.height] = [across, down];
+      const to = /** @type {any} */ (copy.getContext("2d"));
+      to.setTransform(context.getTransform());
+      to.font = FONT;
+      draw(to, width, height, colour);
+    }
+    context.drawImage(copy, 0, 0, width, height);
+  };
 }
 
 /**

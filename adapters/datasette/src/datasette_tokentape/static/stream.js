@@ -1,15 +1,14 @@
 /** A stream on the clock: one mark an event, silences hatched by their cause, and words where there is room. */
 
-import { CAUSE_COLOURS, KIND_COLOURS, axis, nice, silence, sketch, ticks } from "./draw.js";
+import { CAUSE_COLOURS, KIND_COLOURS, axis, kept, nice, silence, sketch, ticks } from "./draw.js";
 import { calm } from "./element.js";
 import { CAUSES, MARKS, duration } from "./format.js";
 
 /** Room at the right for the mark of how the call ended. */
 const END = 16;
 
-/** From how many events in one pixel on it is shaded by how many there are. */
-const CROWD = 3;
-const SHADES = [0.3, 0.5, 0.75, 1];
+/** From how many events on, in the usual pixel, pixels are shaded by how many there are. */
+const CROWD = 2;
 
 /** @typedef {import("./events.js").Call} Call */
 /** @typedef {{ms: number, label: string, kind: "first"|"answer"|"stall", end_ms?: number, cause?: string}} Marker */
@@ -48,7 +47,6 @@ export function silencesOf(call) {
  * @param {CanvasRenderingContext2D} context
  * @param {Call} call
  * @param {{scale: (ms: number) => number, y: number, height: number, colour: (name: string) => string}} where
- * @returns {boolean} whether somewhere several events share a pixel
  */
 export function drawStream(context, call, { scale, y, height, colour }) {
   for (const { start_ms, end_ms, cause, position } of silencesOf(call)) {
@@ -57,26 +55,26 @@ export function drawStream(context, call, { scale, y, height, colour }) {
     if (right - left > 1.5) silence(context, left, y + inset, right - left, height - 2 * inset, cause, colour);
   }
   const ratio = devicePixelRatio;
+  /** @type {Map<number, {kind: string, events: number}>} by pixel */
   const columns = new Map();
-  let most = 0;
   for (let row = 0; row < call.count; row++) {
     const x = Math.round(scale(call.at[row]) * ratio);
-    const kind = call.parts[call.part[row]].kind;
-    let column = columns.get(x);
-    if (!column) columns.set(x, (column = { kind, events: 0 }));
-    column.events++;
-    most = Math.max(most, column.events);
+    const column = columns.get(x);
+    if (column) column.events++;
+    else columns.set(x, { kind: call.parts[call.part[row]].kind, events: 1 });
   }
+  const crowd = Float64Array.from(columns.values(), ({ events }) => events).sort();
+  const usual = crowd[crowd.length >> 1];
+  const most = crowd[Math.floor(crowd.length * 0.95)];
   const colours = Object.fromEntries(Object.entries(KIND_COLOURS).map(([kind, name]) => [kind, colour(name)]));
-  const crowded = most > CROWD;
   for (const [x, { kind, events }] of columns) {
     context.fillStyle = colours[kind] ?? colours.text;
-    if (crowded) context.globalAlpha = SHADES[Math.ceil((SHADES.length * events) / most) - 1];
-    context.fillRect(x / ratio, y, crowded ? 1 / ratio : Math.ceil(1.4 * ratio) / ratio, height);
+    // Where pixels usually hold several events a darker one holds more; where they do not each mark is one event.
+    if (usual >= CROWD) context.globalAlpha = 0.35 + 0.65 * Math.min(1, events / most);
+    context.fillRect(x / ratio, y, usual >= CROWD ? 1 / ratio : Math.ceil(1.4 * ratio) / ratio, height);
   }
   context.globalAlpha = 1;
   drawEnd(context, call, { x: scale(call.durationMs), y: y + height / 2, colour });
-  return crowded;
 }
 
 /** The mark of how it ended, just behind the end. */
@@ -143,28 +141,21 @@ export const spanOf = (ms, running) => Math.max(running ? nice(ms * 1.1) : ms, 1
  */
 export function streamPicture(call, player, { top, band, height, labels }) {
   const span = () => spanOf(player.track.durationMs, player.track.running);
-  let drawn = null;
-  const still = (context, width, scale, colour) => {
+  const scaleOf = (width) => (ms) => (ms / span()) * (width - END);
+  const still = kept((context, width, _, colour) => {
+    const scale = scaleOf(width);
     if (labels) axis(context, colour, ticks(span(), width - END), scale, top + band + 3, width);
     drawStream(context, call, { scale, y: top, height: band, colour });
     if (labels) drawLabels(context, markersOf(call), { scale, y: top, width, colour });
+  });
+  const headAt = (width) => {
+    const { time, count, playing, track } = player;
+    return scaleOf(width)(calm() && playing && count ? track.at[count - 1] : time);
   };
+  let shown = -1;
   const { canvas, redraw } = sketch("", height, (context, width, _, colour) => {
-    const scale = (ms) => (ms / span()) * (width - END);
-    const { width: across, height: down } = context.canvas;
-    // What does not move with the head is drawn once, and copied.
-    const look = [across, down, colour("--card"), colour("--ink"), span()].join();
-    if (drawn?.look !== look) {
-      const copy = new OffscreenCanvas(across, down);
-      const to = /** @type {any} */ (copy.getContext("2d"));
-      to.setTransform(context.getTransform());
-      to.font = context.font;
-      still(to, width, scale, colour);
-      drawn = { look, copy };
-    }
-    context.drawImage(drawn.copy, 0, 0, width, height);
-    const { time, count, playing } = player;
-    const x = scale(calm() && playing && count ? player.track.at[count - 1] : time);
+    still(context, width, height, colour, [call.count, call.status, span()]);
+    const x = (shown = headAt(width));
     context.fillStyle = colour("--ink");
     context.fillRect(x - 0.75, top - 5, 1.5, band + 10);
     context.beginPath();
@@ -172,13 +163,12 @@ export function streamPicture(call, player, { top, band, height, labels }) {
     context.fill();
   });
   canvas.classList.add("tape-canvas");
-  const changed = () => {
-    drawn = null;
-    redraw();
-  };
-  player.addEventListener("move", redraw);
-  call.addEventListener("grow", changed);
-  call.addEventListener("finish", changed);
+  player.addEventListener("move", () => {
+    const x = headAt(canvas.width / devicePixelRatio);
+    if (Math.abs(x - shown) * devicePixelRatio > 0.5 || !player.playing) redraw();
+  });
+  call.addEventListener("grow", redraw);
+  call.addEventListener("finish", redraw);
   /** The moment that a pointer is at. */
   const momentAt = (event) => {
     const box = canvas.getBoundingClientRect();

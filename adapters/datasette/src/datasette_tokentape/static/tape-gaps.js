@@ -33,9 +33,10 @@ export function percentile(sorted, share) {
   return sorted[low] + (sorted[high] - sorted[low]) * (at - low);
 }
 
-/** Counts in equal bars from 0; what is longer than the last, a little beyond p99, is counted apart. */
+/** Counts in equal bars from 0 to beyond what is usual; what is longer is counted apart. */
 export function histogram(sorted) {
-  const width = nice((percentile(sorted, 0.99) * 1.1) / BARS);
+  const usual = Math.max(3 * percentile(sorted, 0.5), 1.5 * percentile(sorted, 0.95));
+  const width = nice(Math.min(usual, sorted[sorted.length - 1]) / BARS);
   const counts = new Array(BARS).fill(0);
   let longer = 0;
   for (const gap of sorted) {

@@ -7,6 +7,7 @@ import { playerOf } from "./player.js";
 
 const COLUMNS = ["#", "event", "kind", "at (ms)", "delta", "waited"];
 const SPARE = 4;
+const FOLLOW_MS = 80;
 /** Of one event the list shows this much; copying takes all of it. */
 const SHOWN = 200;
 const FORMULA = /^[=+\-@\t\r]/;
@@ -101,10 +102,16 @@ class TapeList extends TapeElement {
       const line = event.target.closest("[aria-rowindex]");
       if (line) this.#go(Number(line.getAttribute("aria-rowindex")) - 2);
     });
-    player.addEventListener("move", () => {
-      if (this.follow.checked && this.isConnected) this.#reveal(upTo(this.rows, this.count, player.count - 1) - 1);
+    let followed = 0;
+    const follow = () => {
+      // Rows that fly by need not be laid out in every frame.
+      if (player.playing && performance.now() - followed < FOLLOW_MS) return;
+      followed = performance.now();
+      if (this.follow.checked) this.#reveal(upTo(this.rows, this.count, player.count - 1) - 1);
       this.#soon();
-    });
+    };
+    player.addEventListener("move", follow);
+    player.addEventListener("state", follow);
     call.addEventListener("grow", () => this.#filter());
     call.addEventListener("finish", () => this.#filter());
     new ResizeObserver(() => {

@@ -1,7 +1,7 @@
 /** The race: two to six calls replayed on one clock, side by side. */
 
-import { Answer } from "./answer.js";
-import { controls, keys, waiting } from "./controls.js";
+import { Answer, waitedFor } from "./answer.js";
+import { controls, keys } from "./controls.js";
 import { make, say, TapeElement } from "./element.js";
 import { ask, callOf } from "./events.js";
 import { duration, exact, firstToken, MARKS, plural, rate } from "./format.js";
@@ -10,6 +10,7 @@ import { streamPicture } from "./stream.js";
 
 const LEAST = 2;
 const MOST = 6;
+const PLACES = ["1st", "2nd", "3rd", "4th", "5th", "6th"];
 const RECENT = 50;
 /** Addresses are not rewritten more often than this. */
 const REWRITE_MS = 400;
@@ -118,8 +119,8 @@ class TapeRace extends TapeElement {
     const { info } = call;
     if (this.lanes.has(info.uid)) return;
     const query = this.dataset.query ? `?${this.dataset.query}` : "";
-    const now = make("span", { class: "lane-now number" });
-    const numbers = make("p", { class: "lane-numbers soft number" });
+    const now = make("span", { class: "lane-now" });
+    const numbers = make("p", { class: "lane-numbers soft" });
     const answer = new Answer(call);
     const wait = make("p", { class: "replay-silence" });
     const { canvas } = streamPicture(call, this.player, { top: 6, band: 18, height: 34, labels: false });
@@ -129,7 +130,7 @@ class TapeRace extends TapeElement {
     const link = make("a", { href: `${this.dataset.pages}/calls/${info.uid}${query}` }, info.name);
     const text = make("div", { class: "replay-text", tabIndex: 0, role: "region", "aria-label": `Answer of ${info.name}` });
     text.append(make("div", {}, answer.element, wait));
-    const lane = make("article", { class: "lane card" }, make("h3", {}, link, now, remove), canvas, text, numbers);
+    const lane = make("article", { class: "lane card" }, make("h2", {}, link, now, remove), canvas, text, numbers);
     this.place.append(lane);
     const grown = () => {
       this.track.merge();
@@ -175,9 +176,9 @@ class TapeRace extends TapeElement {
       const count = call.countAt(time);
       answer.show(count);
       const over = !call.running && time >= call.durationMs;
-      say(wait, !count && time && !over ? waiting(time) : "");
-      const place = ends.indexOf(call.durationMs) + 1;
-      const ended = `${MARKS[call.status]} ${place ? `${place}. ` : `${call.status} `}${duration(call.durationMs)}`;
+      say(wait, waitedFor(call, time));
+      const place = PLACES[ends.indexOf(call.durationMs)] ?? call.status;
+      const ended = `${MARKS[call.status]} ${place}, ${duration(call.durationMs)}`;
       say(now, over ? ended : count ? plural(count, "event") : "waiting");
     }
   }

@@ -1,10 +1,10 @@
 /** The replay: the answer appears as it came. */
 
-import { Answer } from "./answer.js";
-import { controls, keys, markScrubber, position, waiting } from "./controls.js";
+import { Answer, waitedFor } from "./answer.js";
+import { controls, keys, markScrubber, position } from "./controls.js";
 import { make, say, TapeElement } from "./element.js";
 import { callOf } from "./events.js";
-import { CAUSES, duration, plural } from "./format.js";
+import { duration, plural } from "./format.js";
 import { playerOf } from "./player.js";
 import { markersOf } from "./stream.js";
 
@@ -45,16 +45,7 @@ class TapeReplay extends TapeElement {
   #show() {
     const { call, player } = this;
     this.answer.show(player.count);
-    say(this.silent, this.#silence(player.time, player.count, call));
-  }
-
-  /** What is being waited for at this moment, in words. */
-  #silence(time, count, call) {
-    const over = !call.running && time >= call.durationMs;
-    if (!count && call.count) return time ? waiting(time) : "";
-    const stall = call.stalls.find(({ start_ms, end_ms }) => start_ms <= time && time < end_ms);
-    if (stall && !over) return `${duration(stall.gap_ms)} ${CAUSES[stall.cause] ?? ""}`;
-    return "";
+    say(this.silent, waitedFor(call, player.time));
   }
 
   #marked() {

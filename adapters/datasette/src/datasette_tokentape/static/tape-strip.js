@@ -16,7 +16,7 @@ class TapeStrip extends TapeElement {
   async build() {
     const call = (this.call = await callOf(this, this.dataset.call));
     const player = playerOf(call);
-    const { canvas, momentAt } = streamPicture(call, player, { top: 38, band: 36, height: 98, labels: true });
+    const { canvas, momentAt } = streamPicture(call, player, { top: 34, band: 36, height: 94, labels: true });
     this.canvas = canvas;
     canvas.tabIndex = 0;
     this.at = make("p", { class: "strip-at soft number" }, HINT);
