@@ -15,6 +15,7 @@ from tokentape.tape import Tape
 T = TypeVar("T")
 
 CONNECTIONS: Final = 4
+BUSY_MS: Final = 1000
 
 
 class TapeSource(Protocol):
@@ -77,7 +78,7 @@ class FileSource:
         if tape is not None and self._mine.file == file:
             return tape
         self._forget(tape)
-        tape = Tape.open(self.path)
+        tape = Tape.open(self.path, busy_ms=BUSY_MS)
         self._mine.tape, self._mine.file = tape, file
         with self._lock:
             self._open.append(tape)

@@ -37,13 +37,17 @@ class Tape(Timelines, Stats, Live):
         self._is_ours = is_ours
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str, *, busy_ms: int = schema.OPEN_BUSY_MS) -> Self:
         """Open a tape to read it; others may write to it meanwhile.
+
+        Args:
+            path: where it is.
+            busy_ms: how long a question waits for somebody who has locked the tape.
 
         Raises:
             TapeError: there is no tape at this path, or it cannot be read.
         """
-        return cls(schema.open_for_reading(Path(path)).conn, Path(path), is_ours=True)
+        return cls(schema.open_for_reading(Path(path), busy_ms=busy_ms).conn, Path(path), is_ours=True)
 
     @classmethod
     def over(cls, connection: sqlite3.Connection) -> Self:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..clock import unix_us
-from .reader import COUNTED, INSIDE, MODEL, STATUS, Reader, Row, like, parsed
+from .reader import COUNTED, INSIDE, MODEL, STATUS, Reader, Row, holds, parsed
 
 # Of the calls of a run those that are not recorded once more by the SDK they went through.
 COUNTED_CALLS: Final = f"""{INSIDE},
@@ -50,7 +50,7 @@ WITH RECURSIVE page AS (
   WHERE (:ids IS NULL OR r.id IN (SELECT value FROM json_each(:ids)))
     AND (:before_at IS NULL OR (r.started_at, r.id) < (:before_at, :before_id))
     AND (:status IS NULL OR {_STATUS} = :status)
-    AND (:q IS NULL OR r.name LIKE :q ESCAPE '\\' OR r.uid LIKE :q ESCAPE '\\')
+    AND (:q IS NULL OR {holds("r.name")} OR {holds("r.uid")})
   ORDER BY r.started_at DESC, r.id DESC
   LIMIT :limit
 ),
@@ -99,9 +99,7 @@ class Runs(Reader):
             q: only runs with this text in their name or uid; letters of ASCII in either case.
         """
         before_at, before_id = before or (None, None)
-        return self._with_totals(
-            limit=limit, before_at=before_at, before_id=before_id, status=status, q=None if q is None else like(q)
-        )
+        return self._with_totals(limit=limit, before_at=before_at, before_id=before_id, status=status, q=q)
 
     def find_runs(self, ref: str) -> list[Row]:
         """The runs that a reference could mean, as in `page_of_runs`: none, one, or the first few.
