@@ -93,11 +93,26 @@ def open_for_reading(path: Path) -> sqlite_utils.Database:
 
     connection = _readable(path)
     try:
-        _check_readable(connection, path)
+        check_readable(connection, path)
     except BaseException:
         connection.close()
         raise
     return Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def check_readable(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that the database of a connection is a tape that this version can read.
+
+    Raises:
+        NotATape: it is another application's database, or none.
+        NewerTape: written by a newer version of tokentape, and without the views that this one reads.
+        TapeError: nothing is recorded there yet.
+    """
+    found = _identify(connection, path)
+    if not found:
+        raise TapeError(f"{path} is empty: nothing is recorded there yet; record a program with: tokentape run app.py")
+    if found > FORMAT and not _has_views(connection):
+        raise _newer(path)
 
 
 def tape_format(connection: sqlite3.Connection) -> int:
@@ -185,14 +200,6 @@ def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
 
 def _newer(path: Path) -> NewerTape:
     return NewerTape(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
-
-
-def _check_readable(connection: sqlite3.Connection, path: Path) -> None:
-    found = _identify(connection, path)
-    if not found:
-        raise TapeError(f"{path} is empty: nothing is recorded there yet; record a program with: tokentape run app.py")
-    if found > FORMAT and not _has_views(connection):
-        raise _newer(path)
 
 
 def _has_views(connection: sqlite3.Connection) -> bool:
