@@ -13,12 +13,12 @@ from ..store import schema
 from ..store.lost import gone_processes, mark_lost
 from .calls import named
 from .events import Columns, Event
-from .live import Came, Change, Ended, Live, Position, Started
+from .live import Came, Change, Ended, Happened, Live, Position, Started
 from .reader import Row, file_of
 from .stats import Stats
 from .timeline import Timelines
 
-__all__ = ["Came", "Change", "Columns", "Ended", "Event", "Position", "Row", "Started", "Tape", "named"]
+__all__ = ["Came", "Change", "Columns", "Ended", "Event", "Happened", "Position", "Row", "Started", "Tape", "named"]
 
 # How long marking lost calls may wait for other writers; whoever opens the tape next tries again.
 MARK_BUSY_MS: Final = 500

@@ -226,8 +226,8 @@ class Calls(Unfinished):
             "labels": listed["labels"],
             "parent": next(iter(self._linked("c.id = :id", call["parent_id"])), None),
             "children": self._linked("c.parent_id = :id", call["id"]),
-            "parts": self.parts(call["id"]),
-            "stalls": self.stalls(call["id"]),
+            "parts": self._parts_so_far(call),
+            "stalls": self.timed_stalls([listed])[call["id"]],
             "kept": self.kept(call),
         }
 
@@ -290,6 +290,17 @@ class Calls(Unfinished):
             for name in ("counted", "streaming"):
                 row[name] = bool(row[name])
         return self._completed(rows)
+
+    def _parts_so_far(self, call: Row) -> list[Row]:
+        """The parts of a call; where it has no end, their content is what has come."""
+        parts = self.parts(call["id"])
+        if call["status"] in {"running", "lost"} and call["content_level"] != "timings":
+            asked = "SELECT part, group_concat(token, '') FROM (SELECT part, token FROM llm_tokens WHERE call_id = ? "
+            so_far = dict(self._tuples(f"{asked} ORDER BY token_index) GROUP BY part", [call["id"]]))
+            for part in parts:
+                if part["content"] is None:
+                    part["content"] = so_far.get(part["part"])
+        return parts
 
     def _linked(self, condition: str, call_id: int | None) -> list[Row]:
         asked = f"SELECT c.uid, c.name, c.layer, {STATUS} AS status FROM llm_calls c WHERE {condition} ORDER BY c.id"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from .calls import Calls
 from .events import Columns, Events
@@ -132,6 +132,14 @@ class Ended:
 Change = Started | Came | Ended
 
 
+class Happened(NamedTuple):
+    """What has happened between two positions."""
+
+    since: Position
+    changes: list[Change]
+    until: Position
+
+
 class Live(Calls, Events):
     """Questions about what is going on."""
 
@@ -142,8 +150,14 @@ class Live(Calls, Events):
         running = self._rows(asked, {"gone": self.gone()})
         return Position(highest, {row["id"]: UNTOLD for row in running})
 
-    def changes(self, position: Position) -> tuple[list[Change], Position]:
-        """What has happened since a position, in an order in which it can be told, and the position after it.
+    def now(self) -> Position:
+        """The position at which everything that is on the tape counts as told."""
+        with self.snapshot():
+            start = self.beginning()
+            return Position(start.highest, {call_id: self.last_index(call_id) + 1 for call_id in start.open})
+
+    def changes(self, position: Position) -> Happened:
+        """What has happened since a position, in an order in which it can be told.
 
         Of much only the beginning is given: ask again from the position after it. A position that is ahead of the tape
         is one of another tape: then it starts with the calls that are running.
@@ -151,7 +165,7 @@ class Live(Calls, Events):
         with self.snapshot():
             if position.highest > self._rows("SELECT coalesce(max(id), 0) AS id FROM llm_calls")[0]["id"]:
                 position = self.beginning()
-            found: list[Change] = []
+            since, found = position, list[Change]()
             left = ALL_EVENTS_AT_ONCE
             for change in self._since(position):
                 found.append(change)
@@ -160,7 +174,7 @@ class Live(Calls, Events):
                     left -= len(change.events.token_index)
                     if left <= 0:
                         break
-            return found, position
+            return Happened(since, found, position)
 
     def _since(self, position: Position) -> Iterator[Change]:
         new = [row["id"] for row in self._rows(_NEW, {"highest": position.highest, "limit": CALLS_AT_ONCE})]
