@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokentape.cli import words
+from tokentape import words
 from tokentape.cli.drawing import BUSY, EVENTS, OWN, UNKNOWN, WAITING, timeline
 from tokentape.cli.terminal import one_line, safe
 
