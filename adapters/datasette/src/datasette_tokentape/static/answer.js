@@ -8,13 +8,10 @@ const BLOCK = 2_000;
 
 /** Text that grows at its end and can be cut back. It is laid out in blocks: what grows is only the last. */
 class Running {
+  element = make("div", { class: "part-text" });
   length = 0;
   /** @type {{start: number, text: Text, element: HTMLElement, full: boolean}[]} */
   #blocks = [];
-
-  constructor() {
-    this.element = make("div", { class: "part-text" });
-  }
 
   /** The element that the text ends in. */
   get last() {
@@ -29,7 +26,7 @@ class Running {
   }
 
   #cut(text, length) {
-    const kept = this.#blocks.findIndex((block) => block.start >= length);
+    const kept = this.#blocks.findIndex(({ start }) => start >= length);
     if (kept >= 0) for (const { element } of this.#blocks.splice(kept)) element.remove();
     const last = this.#blocks.at(-1);
     if (!last) return;
@@ -40,25 +37,20 @@ class Running {
   #grow(piece) {
     for (let from = 0; from < piece.length; ) {
       const block = this.#open(this.length + from);
-      const ends = (mark, blocks) => piece.indexOf(mark, Math.max(from, block.start + blocks * BLOCK - this.length)) + 1 || Infinity;
-      const most = Math.max(from + 1, block.start + 3 * BLOCK - this.length);
-      const end = Math.min(ends("\n", 1), ends(" ", 2), this.#whole(piece, most));
+      const at = (blocks) => Math.max(from, block.start + blocks * BLOCK - this.length);
+      let end = Math.min(piece.indexOf("\n", at(1)) + 1 || Infinity, piece.indexOf(" ", at(2)) + 1 || Infinity, at(3) + 1);
+      // Not between the two halves of a character.
+      if ((piece.charCodeAt(end - 1) & 0xfc00) === 0xd800) end++;
       block.text.appendData(piece.slice(from, end));
       block.full = end <= piece.length;
       from = end;
     }
   }
 
-  /** Not between the two halves of a character. */
-  #whole(piece, at) {
-    const code = piece.charCodeAt(at - 1);
-    return code >= 0xd800 && code < 0xdc00 ? at + 1 : at;
-  }
-
   #open(start) {
     const last = this.#blocks.at(-1);
     if (last && !last.full) return last;
-    const text = document.createTextNode("");
+    const text = new Text();
     const block = { start, text, element: make("div", {}, text), full: false };
     this.#blocks.push(block);
     this.element.append(block.element);
@@ -66,44 +58,39 @@ class Running {
   }
 }
 
-/** What is being waited for at a moment, in words; empty while events come. @param {import("./events.js").Call} call @param {number} ms */
+/** What is waited for at a moment, in words; empty while events come. @param {import("./events.js").Call} call @param {number} ms */
 export function waitedFor(call, ms) {
   if (!ms || (ms >= call.durationMs && !call.running)) return "";
   if (call.count && ms < call.at[0]) return `waiting ${duration(ms)} for the first token`;
   const stall = call.stalls.find(({ start_ms, end_ms }) => start_ms <= ms && ms < end_ms);
-  return stall ? `${duration(stall.gap_ms)} ${CAUSES[stall.cause] ?? stall.cause}` : "";
+  return stall ? `${duration(stall.gap_ms)} ${CAUSES[stall.cause]}` : "";
 }
 
 /** Shows a call at any of its events, in `element`. */
 export class Answer {
-  #call;
+  element = make("div", { class: "answer" });
   #cursor = make("span", { class: "cursor", "aria-hidden": "true" });
   /** @type {Map<number, {section: HTMLElement, running: Running}>} by part */
   #views = new Map();
-  /** @type {Map<number, HTMLElement>} */
+  /** @type {Map<number, HTMLElement>} by number */
   #choices = new Map();
 
   /** @param {import("./events.js").Call} call */
   constructor(call) {
-    this.#call = call;
-    this.element = make("div", { class: "answer" });
+    this.call = call;
   }
 
   /** Shows what had come with the first `count` events. @param {number} count */
   show(count) {
-    const call = this.#call;
+    const { call } = this;
     for (const part of call.parts) {
-      if (!part?.size) continue;
-      const come = part.rows[0] < count;
-      if (!come && !this.#views.has(part.part)) continue;
+      const come = part && (part.size ? part.rows[0] < count : part.text !== "");
+      if (!come && !this.#views.has(part?.part)) continue;
       const { section, running } = this.#view(part);
       if (section.hidden === come) section.hidden = !come;
       running.show(part.text, call.lengthAt(part, count));
     }
-    if (!count) {
-      this.#cursor.remove();
-      return;
-    }
+    if (!count) return this.#cursor.remove();
     const { last } = this.#view(call.parts[call.part[count - 1]]).running;
     if (this.#cursor.parentNode !== last) last.append(this.#cursor);
   }
@@ -112,11 +99,12 @@ export class Answer {
     let view = this.#views.get(part.part);
     if (!view) {
       const running = new Running();
-      const name = [KINDS[part.kind] ?? part.kind, part.name].filter(Boolean).join(" · ");
-      const section = make("section", { class: `part is-${part.kind}` }, make("p", { class: "part-name" }, name), running.element);
+      const name = [KINDS[part.kind], part.name].filter(Boolean).join(" · ");
+      const section = make("section", { class: `part is-${part.kind}` });
+      section.append(make("p", { class: "part-name" }, name), running.element);
       this.#choice(part.choice).append(section);
       this.#views.set(part.part, (view = { section, running }));
-      this.element.classList.toggle("has-parts", this.#views.size > this.#choices.size || part.kind !== "text");
+      if (this.#views.size > this.#choices.size || part.kind !== "text") this.element.classList.add("has-parts");
     }
     return view;
   }
@@ -125,11 +113,25 @@ export class Answer {
     let choice = this.#choices.get(number);
     if (!choice) {
       choice = make("section", { class: "choice" }, make("p", { class: "choice-name" }, `choice ${number}`));
-      const after = [...this.#choices].find(([other]) => other > number)?.[1] ?? null;
-      this.element.insertBefore(choice, after);
+      const after = [...this.#choices].filter(([other]) => other > number).sort(([a], [b]) => a - b);
+      this.element.insertBefore(choice, after[0]?.[1] ?? null);
       this.#choices.set(number, choice);
       this.element.classList.toggle("has-choices", this.#choices.size > 1);
     }
     return choice;
   }
+}
+
+/** An answer in a box that scrolls with it, and below it what is waited for. @param {import("./events.js").Call} call @param {string} label */
+export function answerBox(call, label) {
+  const answer = new Answer(call);
+  const wait = make("p", { class: "replay-silence" });
+  const box = make("div", { class: "replay-text", tabIndex: 0, role: "region", "aria-label": label });
+  box.append(make("div", {}, answer.element, wait));
+  const show = (count, ms) => {
+    answer.show(count);
+    const words = waitedFor(call, ms);
+    if (wait.textContent !== words) wait.textContent = words;
+  };
+  return { box, show };
 }

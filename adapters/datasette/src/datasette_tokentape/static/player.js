@@ -52,12 +52,13 @@ export class Squeeze {
 }
 
 /**
- * Plays a track: anything with `at` and `count` (sorted milliseconds), `durationMs` and `running`; it says `grow` and `finish`.
+ * Plays a track: anything with `at` and `count` (sorted milliseconds), `durationMs` and `running`; it says `change`.
  * Dispatches `move` when the position changed and `state` when it started, stopped, or is played in another way.
  */
 export class Player extends EventTarget {
-  /** Milliseconds since the start. */ time = 0;
-  /** How many events are shown. */ count = 0;
+  /** Milliseconds since the start, and how many events are shown. */
+  time = 0;
+  count = 0;
   playing = false;
   speed = 1;
   squeeze = false;
@@ -69,8 +70,7 @@ export class Player extends EventTarget {
   constructor(track) {
     super();
     this.track = track;
-    track.addEventListener("grow", () => this.#grown());
-    track.addEventListener("finish", () => this.#grown());
+    track.addEventListener("change", () => this.#grown());
     this.#grown();
   }
 
@@ -105,12 +105,6 @@ export class Player extends EventTarget {
   toggle() {
     if (this.playing) this.pause();
     else this.play();
-  }
-
-  /** Stands still at the start. */
-  stop() {
-    this.pause();
-    this.seek(0);
   }
 
   /** @param {number} ms */
@@ -168,14 +162,4 @@ export class Player extends EventTarget {
     if (this.ended && !this.track.running) this.pause();
     if (this.playing) this.#frame = requestAnimationFrame((next) => this.#tick(next));
   }
-}
-
-/** @type {WeakMap<object, Player>} */
-const players = new WeakMap();
-
-/** The one player of a track: whoever asks for it shares it. */
-export function playerOf(track) {
-  let player = players.get(track);
-  if (!player) players.set(track, (player = new Player(track)));
-  return player;
 }

@@ -1,14 +1,15 @@
 /** How long the gaps between events were: a histogram with its percentiles. */
 
+import { CallElement } from "./call-element.js";
 import { nice, sketch } from "./draw.js";
-import { make, say, TapeElement } from "./element.js";
-import { callOf } from "./events.js";
+import { make, say } from "./element.js";
 import { brief, duration, plural } from "./format.js";
 
 const HEIGHT = 150;
 const TOP = 44;
-const BOTTOM = 20;
+const BASE = HEIGHT - 20;
 const BARS = 20;
+const MARKS = [50, 95, 99];
 
 /** Milliseconds between arrivals, sorted; events of one chunk are one arrival, and each choice has gaps of its own. */
 export function gapsOf(call) {
@@ -18,24 +19,23 @@ export function gapsOf(call) {
   for (let row = 0; row < call.count; row++) {
     const { choice } = call.parts[call.part[row]];
     const before = last.get(choice);
-    const sameChunk = row > 0 && call.at[row] === call.at[row - 1] && !call.wait[row];
-    if (before !== undefined && !(sameChunk && before === call.at[row])) gaps.push(call.at[row] - before);
-    last.set(choice, call.at[row]);
+    const now = call.at[row];
+    if (before !== undefined && (before !== now || call.wait[row])) gaps.push(now - before);
+    last.set(choice, now);
   }
   return Float64Array.from(gaps).sort();
 }
 
-/** A percentile of sorted values, between the two nearest as numpy does it. @param {number} share 0 to 1 */
-export function percentile(sorted, share) {
-  const at = (sorted.length - 1) * share;
-  const low = Math.floor(at);
-  const high = Math.min(low + 1, sorted.length - 1);
-  return sorted[low] + (sorted[high] - sorted[low]) * (at - low);
+/** A percentile of sorted values, between the two nearest. @param {ArrayLike<number>} sorted @param {number} percent */
+export function percentile(sorted, percent) {
+  const at = ((sorted.length - 1) * percent) / 100;
+  const low = sorted[Math.floor(at)];
+  return low + (sorted[Math.ceil(at)] - low) * (at % 1);
 }
 
 /** Counts in equal bars from 0 to beyond what is usual; what is longer is counted apart. */
 export function histogram(sorted) {
-  const usual = Math.max(3 * percentile(sorted, 0.5), 1.5 * percentile(sorted, 0.95));
+  const usual = Math.max(3 * percentile(sorted, 50), 1.5 * percentile(sorted, 95));
   const width = nice(Math.min(usual, sorted[sorted.length - 1]) / BARS);
   const counts = new Array(BARS).fill(0);
   let longer = 0;
@@ -47,84 +47,60 @@ export function histogram(sorted) {
   return { width, counts, longer };
 }
 
-class TapeGaps extends TapeElement {
+class TapeGaps extends CallElement {
   purpose = "The histogram of gaps";
 
-  async build() {
-    const call = await callOf(this, this.dataset.call);
-    const picture = sketch("", HEIGHT, (...given) => this.#draw(...given));
-    this.note = make("p", { class: "soft gaps-note" });
-    const changed = () => {
-      this.gaps = gapsOf(call);
-      this.#measure();
-      picture.canvas.hidden = !this.gaps.length;
-      picture.canvas.setAttribute("aria-label", `Gaps between events: ${this.marks.map(({ label }) => label).join(", ")}`);
-      say(this.note, this.#words());
-      picture.redraw();
-    };
-    let soon = 0;
-    call.addEventListener("grow", () => {
-      soon ||= setTimeout(() => ((soon = 0), changed()), 1000);
+  made() {
+    this.note = make("p", { class: "gaps-note" });
+    this.picture = sketch("", HEIGHT, (...given) => this.#draw(...given));
+    return [this.picture.canvas, this.note];
+  }
+
+  changed() {
+    const gaps = gapsOf(this.call);
+    const { canvas, redraw } = this.picture;
+    canvas.hidden = !gaps.length;
+    if (!gaps.length) return say(this.note, "There is no gap: fewer than two events came.");
+    this.bars = histogram(gaps);
+    this.marks = MARKS.map((percent) => {
+      const ms = percentile(gaps, percent);
+      return { ms, label: `p${percent} ${duration(ms)}` };
     });
-    call.addEventListener("finish", changed);
-    changed();
-    return [picture.canvas, this.note];
+    canvas.setAttribute("aria-label", `Gaps between events: ${this.marks.map(({ label }) => label).join(", ")}`);
+    const { longer, width } = this.bars;
+    const over = longer ? `${longer} over ${duration(width * BARS)}, ` : "";
+    say(this.note, `${plural(gaps.length, "gap")}, ${over}longest ${duration(gaps[gaps.length - 1])}`);
+    redraw();
   }
 
-  #measure() {
-    const { gaps } = this;
-    this.bars = gaps.length ? histogram(gaps) : null;
-    this.marks = gaps.length
-      ? [50, 95, 99].map((share) => {
-          const ms = percentile(gaps, share / 100);
-          return { ms, label: `p${share} ${duration(ms)}` };
-        })
-      : [];
-  }
-
-  #words() {
-    const { gaps, bars } = this;
-    if (!bars) return "There is no gap: fewer than two events came.";
-    const longest = `longest ${duration(gaps[gaps.length - 1])}`;
-    if (!bars.longer) return `${plural(gaps.length, "gap")}, ${longest}`;
-    return `${plural(gaps.length, "gap")}, ${bars.longer} over ${duration(bars.width * BARS)}, ${longest}`;
-  }
-
-  #draw(context, width, height, colour) {
+  #draw(context, width, colour) {
     if (!this.bars) return;
     const { counts, longer, width: each } = this.bars;
-    const base = height - BOTTOM;
-    const columns = BARS + 2;
-    const wide = width / columns;
+    const wide = width / (BARS + 2);
     const most = Math.max(...counts, longer);
-    const tall = (count) => (count ? Math.max(1.5, (count / most) * (base - TOP)) : 0);
+    const bar = (at, count) => {
+      const tall = count ? Math.max(1.5, (count / most) * (BASE - TOP)) : 0;
+      context.fillRect(at * wide, BASE - tall, wide - 2, tall);
+    };
     context.fillStyle = colour("--rate-2");
-    counts.forEach((count, bar) => context.fillRect(bar * wide, base - tall(count), wide - 2, tall(count)));
+    counts.forEach((count, at) => bar(at, count));
     context.fillStyle = colour("--wait");
-    context.fillRect((BARS + 1) * wide, base - tall(longer), wide - 1, tall(longer));
+    bar(BARS + 1, longer);
     context.fillStyle = colour("--line");
-    context.fillRect(0, base, BARS * wide, 1);
-    context.fillRect((BARS + 1) * wide, base, wide, 1);
+    context.fillRect(0, BASE, BARS * wide, 1);
+    context.fillRect((BARS + 1) * wide, BASE, wide, 1);
     context.fillStyle = colour("--soft");
-    for (const share of [0, 0.25, 0.5, 0.75]) {
-      const words = brief(share * BARS * each);
-      context.textAlign = share ? "center" : "left";
-      context.fillText(share ? words : "0", share * BARS * wide, base + 15);
-    }
+    context.textAlign = "left";
+    for (let at = 0; at < BARS; at += BARS / 4) context.fillText(at ? brief(at * each) : "0", at * wide, BASE + 15);
     context.textAlign = "right";
-    context.fillText(`over ${duration(BARS * each)}`, width, base + 15);
-    this.#drawMarks(context, { each, wide, base, width, colour });
-  }
-
-  #drawMarks(context, { each, wide, base, width, colour }) {
+    context.fillText(`over ${duration(BARS * each)}`, width, BASE + 15);
+    context.fillStyle = colour("--ink");
     context.textAlign = "left";
     this.marks.forEach(({ ms, label }, row) => {
       const x = Math.min((ms / each) * wide, (BARS + 1.5) * wide);
       const y = 11 + 13 * row;
-      context.fillStyle = colour("--ink");
-      for (let dot = y + 3; dot < base; dot += 4) context.fillRect(Math.round(x), dot, 1, 2);
-      const room = context.measureText(label).width;
-      context.fillText(label, Math.min(x + 4, width - room), y);
+      for (let dot = y + 3; dot < BASE; dot += 4) context.fillRect(Math.round(x), dot, 1, 2);
+      context.fillText(label, Math.min(x + 4, width - context.measureText(label).width), y);
     });
   }
 }

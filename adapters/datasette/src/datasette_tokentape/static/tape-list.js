@@ -1,110 +1,104 @@
 /** The token list: every event a row; only the rows in view exist. */
 
-import { make, say, TapeElement } from "./element.js";
-import { callOf, upTo } from "./events.js";
+import { CallElement } from "./call-element.js";
+import { make, say } from "./element.js";
+import { upTo } from "./events.js";
 import { brief, KINDS, plural, visible, whole } from "./format.js";
-import { playerOf } from "./player.js";
 
 const COLUMNS = ["#", "event", "kind", "at (ms)", "delta", "waited"];
+const COPIED = ["token_index", "token", "kind", "timestamp_ms", "delta_ms", "wait_ms"];
+/** Rows beyond the edges of what is in view. */
 const SPARE = 4;
+/** Rows that fly by need not be laid out in every frame. */
 const FOLLOW_MS = 80;
 /** Of one event the list shows this much; copying takes all of it. */
 const SHOWN = 200;
-const FORMULA = /^[=+\-@\t\r]/;
 
-/**
- * Rows whose text takes part in an occurrence of `wanted`, which may go over several events.
- * @param {import("./events.js").Call} call
- * @param {string} wanted
- * @returns {Uint8Array} 1 for each such row
- */
+/** Which rows take part in an occurrence of a text, which may go over several events: 1 for each. */
 export function rowsWith(call, wanted) {
   const found = new Uint8Array(call.count);
-  const pattern = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "giu");
+  const pattern = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
   for (const part of call.parts) {
-    if (!part) continue;
     let k = 0;
-    for (const match of part.text.matchAll(pattern)) {
-      const until = match.index + match[0].length;
+    for (const match of part?.size ? part.text.matchAll(pattern) : []) {
       while (call.end[part.rows[k]] <= match.index) k++;
       for (let j = k; j < part.size; j++) {
-        const row = part.rows[j];
-        if (call.token[row]) found[row] = 1;
-        if (call.end[row] >= until) break;
+        if (call.token[part.rows[j]]) found[part.rows[j]] = 1;
+        if (call.end[part.rows[j]] >= match.index + match[0].length) break;
       }
     }
   }
   return found;
 }
 
-class TapeList extends TapeElement {
+class TapeList extends CallElement {
   purpose = "The list";
-  /** The row of the call in each line, and how many lines. */
+  /** The row of the call in each of `count` lines. */
   rows = new Uint32Array(0);
   count = 0;
   /** The line with the keyboard. */
   active = 0;
+  pool = [];
   #asked = 0;
 
-  async build() {
-    const call = (this.call = await callOf(this, this.dataset.call));
-    this.player = playerOf(call);
-    this.pool = [];
-    this.head = make("div", { class: "list-row list-head", role: "row", "aria-rowindex": "1" });
-    this.head.append(...COLUMNS.map((name) => make("span", { role: "columnheader" }, name)));
+  made() {
+    const head = make("div", { class: "list-row list-head", role: "row", "aria-rowindex": 1 });
+    head.append(...COLUMNS.map((name) => make("span", { role: "columnheader" }, name)));
     this.body = make("div", { class: "list-body", role: "rowgroup" });
     this.view = make("div", { class: "list-view", role: "grid", tabIndex: 0, "aria-label": "Token events" });
-    this.view.setAttribute("aria-colcount", String(COLUMNS.length));
-    this.view.append(make("div", { role: "rowgroup", class: "list-top" }, this.head), this.body);
+    this.view.append(make("div", { role: "rowgroup", class: "list-top" }, head), this.body);
     const tools = this.#tools();
     this.#listen();
-    this.#filter();
+    new ResizeObserver(() => {
+      this.high = parseFloat(getComputedStyle(this.view).getPropertyValue("--row"));
+      this.tall = this.view.clientHeight - head.offsetHeight;
+      this.#soon();
+    }).observe(this.view);
     return [tools, this.view, this.said];
   }
 
   #tools() {
-    const { call } = this;
-    const again = () => this.#filter();
-    const field = (label, given) => {
-      const input = make("input", { oninput: again, ...given });
-      return [make("label", {}, make("span", {}, label), input), input];
-    };
-    const [search, wanted] = field("search", { type: "search", disabled: !call.hasText });
-    const [from, least] = field("from ms", { type: "number", min: "0" });
-    const [to, most] = field("to ms", { type: "number", min: "0" });
-    const kind = make("select", { onchange: again });
-    this.fields = { wanted, least, most, kind };
+    const { hasText } = this.call;
+    const filter = () => this.changed();
+    const field = (type) => make("input", { type, oninput: filter, min: 0 });
+    const fields = (this.fields = {
+      search: field("search"),
+      kind: make("select", { onchange: filter }),
+      "from ms": field("number"),
+      "to ms": field("number"),
+    });
+    fields.search.disabled = !hasText;
     this.follow = make("input", { type: "checkbox", checked: true });
-    this.shown = make("span", { class: "list-count soft number" });
+    this.shown = make("span", { class: "list-count" });
     this.said = make("p", { class: "tape-unseen", role: "status" });
+    const copy = (what, text) =>
+      make("button", { type: "button", onclick: () => this.#copy(what, text.call(this)) }, `Copy ${what}`);
+    const text = copy("text", this.#text);
+    text.disabled = !hasText;
     return make(
       "div",
       { class: "list-tools" },
-      search,
-      make("label", {}, make("span", {}, "kind"), kind),
-      from,
-      to,
+      ...Object.entries(fields).map(([name, input]) => make("label", {}, name, input)),
       make("label", {}, this.follow, "follow the replay"),
-      make("button", { type: "button", onclick: () => this.#copy("text", this.#text()), disabled: !call.hasText }, "Copy text"),
-      make("button", { type: "button", onclick: () => this.#copy("rows", this.#table()) }, "Copy rows"),
+      text,
+      copy("rows", this.#table),
       this.shown,
     );
   }
 
   #listen() {
-    const { call, view, player } = this;
+    const { view, player } = this;
     view.addEventListener("scroll", () => this.#soon());
     view.addEventListener("keydown", (event) => this.#key(event));
     for (const by of ["wheel", "touchmove", "pointerdown"]) {
       view.addEventListener(by, () => player.playing && (this.follow.checked = false), { passive: true });
     }
-    this.body.addEventListener("click", (event) => {
-      const line = event.target.closest("[aria-rowindex]");
-      if (line) this.#go(Number(line.getAttribute("aria-rowindex")) - 2);
+    this.body.addEventListener("click", ({ target }) => {
+      const line = this.pool.find(({ element }) => element.contains(target));
+      if (line) this.#go(line.at);
     });
     let followed = 0;
     const follow = () => {
-      // Rows that fly by need not be laid out in every frame.
       if (player.playing && performance.now() - followed < FOLLOW_MS) return;
       followed = performance.now();
       if (this.follow.checked) this.#reveal(upTo(this.rows, this.count, player.count - 1) - 1);
@@ -112,42 +106,32 @@ class TapeList extends TapeElement {
     };
     player.addEventListener("move", follow);
     player.addEventListener("state", follow);
-    call.addEventListener("grow", () => this.#filter());
-    call.addEventListener("finish", () => this.#filter());
-    new ResizeObserver(() => {
-      this.high = parseFloat(getComputedStyle(view).getPropertyValue("--row")) || 28;
-      this.tall = view.clientHeight - this.head.offsetHeight;
-      this.#soon();
-    }).observe(view);
   }
 
   /** Which rows are listed, from what the fields say. */
-  #filter() {
-    const { call, fields } = this;
+  changed() {
+    const { call } = this;
+    const { search, kind, "from ms": from, "to ms": to } = this.fields;
     const { kinds } = call;
-    if (fields.kind.options.length !== kinds.length + 1) {
-      const chosen = fields.kind.value;
-      fields.kind.replaceChildren(make("option", { value: "" }, "all"));
-      for (const kind of kinds) fields.kind.append(make("option", { value: kind }, KINDS[kind] ?? kind));
-      fields.kind.value = chosen;
+    if (kind.length !== kinds.length + 1) {
+      const options = kinds.map((value) => make("option", { value }, KINDS[value]));
+      kind.replaceChildren(make("option", { value: "" }, "all"), ...options);
     }
-    const [kind, wanted] = [fields.kind.value, fields.wanted.value];
-    const hits = wanted ? rowsWith(call, wanted) : null;
-    const first = fields.least.value ? call.countAt(Number(fields.least.value) - 1e-6) : 0;
-    const last = fields.most.value ? call.countAt(Number(fields.most.value)) : call.count;
-    const rows = new Uint32Array(Math.max(0, last - first));
-    let count = 0;
+    const hits = search.value && rowsWith(call, search.value);
+    const first = upTo(call.at, call.count, from.value - 1e-6);
+    const last = to.value ? call.countAt(to.value) : call.count;
+    this.rows = new Uint32Array(Math.max(0, last - first));
+    this.count = 0;
     for (let row = first; row < last; row++) {
-      if (hits && !hits[row]) continue;
-      if (kind && call.parts[call.part[row]].kind !== kind) continue;
-      rows[count++] = row;
+      if ((hits && !hits[row]) || (kind.value && call.kindOf(row) !== kind.value)) continue;
+      this.rows[this.count++] = row;
     }
-    Object.assign(this, { rows, count, active: Math.min(this.active, Math.max(0, count - 1)) });
+    this.active = Math.min(this.active, Math.max(0, this.count - 1));
     this.stalled = new Set(call.stalls.map(({ token_index }) => token_index));
-    this.view.setAttribute("aria-rowcount", String(count + 1));
-    this.body.style.height = `calc(var(--row) * ${count})`;
-    const all = count === call.count ? plural(count, "event") : `${whole(count)} of ${plural(call.count, "event")}`;
-    say(this.shown, all);
+    this.view.setAttribute("aria-rowcount", this.count + 1);
+    this.body.style.height = `calc(var(--row) * ${this.count})`;
+    const some = this.count < call.count ? `${whole(this.count)} of ` : "";
+    say(this.shown, some + plural(call.count, "event"));
     for (const line of this.pool) line.at = -1;
     this.#soon();
   }
@@ -155,12 +139,11 @@ class TapeList extends TapeElement {
   #soon() {
     this.#asked ||= requestAnimationFrame(() => {
       this.#asked = 0;
-      this.#render();
+      if (this.high) this.#render();
     });
   }
 
   #render() {
-    if (!this.high) return;
     const first = Math.max(0, Math.floor(this.view.scrollTop / this.high) - SPARE);
     const needed = Math.ceil(this.tall / this.high) + 2 * SPARE;
     while (this.pool.length < needed) this.pool.push(this.#line());
@@ -169,43 +152,38 @@ class TapeList extends TapeElement {
   }
 
   #line() {
-    const cells = COLUMNS.map((_, i) => {
-      const text = document.createTextNode("");
-      return { text, cell: make("span", { role: "gridcell", class: i === 1 ? "list-token" : "" }, text) };
-    });
-    const element = make("div", { class: "list-row", role: "row" }, ...cells.map(({ cell }) => cell));
+    const texts = COLUMNS.map(() => new Text());
+    const element = make("div", { role: "row" }, ...texts.map((text) => make("span", { role: "gridcell" }, text)));
     this.body.append(element);
-    return { at: -1, look: "", element, cells };
+    return { at: -1, element, texts };
   }
 
   #fill(line, at) {
     const { call, player } = this;
-    const { element, cells } = line;
+    const { element, texts } = line;
     const row = this.rows[at];
+    const token = call.token[row];
+    element.hidden = at >= this.count;
+    if (element.hidden) return;
     if (line.at !== at) {
       line.at = at;
-      element.hidden = at >= this.count;
-      if (element.hidden) return;
       element.style.transform = `translateY(calc(var(--row) * ${at}))`;
-      element.setAttribute("aria-rowindex", String(at + 2));
+      element.setAttribute("aria-rowindex", at + 2);
       element.id = `event-${at}`;
-      const token = call.token[row];
-      const { kind } = call.parts[call.part[row]];
       const shown = token === null ? "not recorded" : token ? visible(token.slice(0, SHOWN)) : "masked";
       const gap = row ? brief(call.gap(row)) : "";
-      const texts = [whole(call.index[row]), shown, KINDS[kind] ?? kind, whole(call.at[row]), gap, brief(call.wait[row])];
-      texts.forEach((text, i) => (cells[i].text.data = text));
-    } else if (element.hidden) return;
-    const words = [`list-row is-${call.parts[call.part[row]].kind}`];
-    if (row === player.count - 1) words.push("is-here");
-    if (this.stalled.has(call.index[row])) words.push("is-stall");
-    if (at === this.active) words.push("is-active");
-    if (!call.token[row]) words.push("is-blank");
-    const look = words.join(" ");
-    if (line.look !== look) {
-      line.look = element.className = look;
-      element.setAttribute("aria-selected", String(row === player.count - 1));
+      [whole(call.index[row]), shown, KINDS[call.kindOf(row)], whole(call.at[row]), gap, brief(call.wait[row])].forEach(
+        (text, i) => (texts[i].data = text),
+      );
     }
+    const here = row === player.count - 1;
+    let look = `list-row is-${call.kindOf(row)}`;
+    if (here) look += " is-here";
+    if (this.stalled.has(call.index[row])) look += " is-stall";
+    if (at === this.active) look += " is-active";
+    if (!token) look += " is-blank";
+    if (element.className !== look) element.className = look;
+    element.setAttribute("aria-selected", here);
   }
 
   /** Scrolls so far that a line is in view. */
@@ -213,9 +191,8 @@ class TapeList extends TapeElement {
     if (at < 0 || !this.high) return;
     const { view, high, tall } = this;
     const top = at * high;
-    const from = view.scrollTop;
-    if (top < from) view.scrollTop = top - Math.floor(tall / 3);
-    else if (top + high > from + tall) view.scrollTop = top + high - tall;
+    if (top < view.scrollTop) view.scrollTop = top - Math.floor(tall / 3);
+    else if (top + high > view.scrollTop + tall) view.scrollTop = top + high - tall;
   }
 
   #go(at) {
@@ -227,42 +204,44 @@ class TapeList extends TapeElement {
 
   #key(event) {
     const page = Math.max(1, Math.floor(this.tall / this.high) - 1);
-    const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
-    if (by === undefined && event.key !== "Enter") return;
+    const by = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity, Enter: 0 };
+    const moved = by[event.key];
+    if (moved === undefined || !this.count) return;
     event.preventDefault();
-    if (!this.count) return;
-    if (by === undefined) return this.#go(this.active);
-    this.active = Math.min(Math.max(0, this.active + by), this.count - 1);
+    if (!moved) return this.#go(this.active);
+    this.active = Math.min(Math.max(0, this.active + moved), this.count - 1);
     this.#reveal(this.active);
     this.#render();
     this.view.setAttribute("aria-activedescendant", `event-${this.active}`);
   }
 
+  #listed(of) {
+    return Array.from(this.rows.subarray(0, this.count), of);
+  }
+
   #text() {
-    return Array.from(this.rows.subarray(0, this.count), (row) => this.call.token[row]).join("");
+    return this.#listed((row) => this.call.token[row]).join("");
   }
 
   #table() {
     const { call } = this;
-    const lines = Array.from(this.rows.subarray(0, this.count), (row) => {
+    const lines = this.#listed((row) => {
       const token = visible(call.token[row] ?? "");
-      const { kind } = call.parts[call.part[row]];
       // A spreadsheet would run what looks like a formula.
-      const safe = FORMULA.test(token) ? `'${token}` : token;
-      const numbers = [call.at[row], row ? call.gap(row) : 0, call.wait[row]].map((ms) => ms.toFixed(3));
-      return [call.index[row], safe, kind, ...numbers].join("\t");
+      const safe = /^[=+\-@]/.test(token) ? `'${token}` : token;
+      const times = [call.at[row], call.gap(row), call.wait[row]].map((ms) => ms.toFixed(3));
+      return [call.index[row], safe, call.kindOf(row), ...times].join("\t");
     });
-    return ["token_index\ttoken\tkind\ttimestamp_ms\tdelta_ms\twait_ms", ...lines].join("\n");
+    return [COPIED.join("\t"), ...lines].join("\n");
   }
 
   async #copy(what, text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      say(this.said, `Copied the ${what} of ${plural(this.count, "event")}.`);
-    } catch {
-      say(this.said, "The browser did not allow copying.");
-    }
-    say(this.shown, this.said.textContent);
+    const words = await navigator.clipboard.writeText(text).then(
+      () => `Copied ${what} of ${plural(this.count, "event")}`,
+      () => "The browser did not allow copying",
+    );
+    say(this.said, words);
+    say(this.shown, words);
   }
 }
 

@@ -1,7 +1,7 @@
 /** The race: two to six calls replayed on one clock, side by side. */
 
-import { Answer, waitedFor } from "./answer.js";
-import { controls, keys } from "./controls.js";
+import { answerBox } from "./answer.js";
+import { controls } from "./controls.js";
 import { make, say, TapeElement } from "./element.js";
 import { ask, callOf } from "./events.js";
 import { duration, exact, firstToken, MARKS, plural, rate } from "./format.js";
@@ -44,7 +44,7 @@ class Together extends EventTarget {
       from += count;
     }
     this.at.sort();
-    this.dispatchEvent(new Event("grow"));
+    this.dispatchEvent(new Event("change"));
   }
 }
 
@@ -57,7 +57,8 @@ class TapeRace extends TapeElement {
     const asked = new URLSearchParams(location.search);
     this.track = new Together();
     this.player = new Player(this.track);
-    this.controls = controls(this.player, () => exact(this.player.time) + " / " + exact(this.track.durationMs));
+    const where = () => `${exact(this.player.time)} / ${exact(this.track.durationMs)}`;
+    const { bar, scrub, rest } = controls(this, this.player, where);
     this.place = make("div", { class: "lanes" });
     this.said = make("p", { class: "tape-note", role: "status" });
     const uids = (this.dataset.calls ?? "").split(",").filter(Boolean).slice(0, MOST);
@@ -74,9 +75,7 @@ class TapeRace extends TapeElement {
     this.player.addEventListener("move", () => this.player.playing || this.#rewrite());
     this.player.addEventListener("state", () => this.#rewrite());
     this.#show();
-    keys(this, this.player, this.controls.help);
-    const { bar, scrub, said, help } = this.controls;
-    return [bar, scrub, this.place, await this.#chooser(), this.said, said, help];
+    return [bar, scrub, this.place, await this.#chooser(), this.said, ...rest];
   }
 
   /** A field to add a call with: a uid, or one of the newest calls. */
@@ -121,24 +120,20 @@ class TapeRace extends TapeElement {
     const query = this.dataset.query ? `?${this.dataset.query}` : "";
     const now = make("span", { class: "lane-now" });
     const numbers = make("p", { class: "lane-numbers soft" });
-    const answer = new Answer(call);
-    const wait = make("p", { class: "replay-silence" });
-    const { canvas } = streamPicture(call, this.player, { top: 6, band: 18, height: 34, labels: false });
+    const { box, show } = answerBox(call, `Answer of ${info.name}`);
+    const { canvas } = streamPicture(call, this.player, { top: 6, band: 18, height: 34, words: false });
     canvas.setAttribute("aria-label", `${plural(call.count, "event")} of ${info.name} on the clock of all`);
-    const remove = make("button", { type: "button", title: "Remove", onclick: () => this.#remove(info.uid) }, "✕");
+    const remove = make("button", { type: "button", onclick: () => this.#remove(info.uid) }, "✕");
     remove.setAttribute("aria-label", `Remove ${info.name}`);
     const link = make("a", { href: `${this.dataset.pages}/calls/${info.uid}${query}` }, info.name);
-    const text = make("div", { class: "replay-text", tabIndex: 0, role: "region", "aria-label": `Answer of ${info.name}` });
-    text.append(make("div", {}, answer.element, wait));
-    const lane = make("article", { class: "lane card" }, make("h2", {}, link, now, remove), canvas, text, numbers);
+    const lane = make("article", { class: "lane card" }, make("h2", {}, link, now, remove), canvas, box, numbers);
     this.place.append(lane);
-    const grown = () => {
+    const changed = () => {
       this.track.merge();
       say(numbers, this.#numbers(call));
     };
-    call.addEventListener("grow", grown);
-    call.addEventListener("finish", grown);
-    this.lanes.set(info.uid, { call, lane, now, answer, wait, grown });
+    call.addEventListener("change", changed);
+    this.lanes.set(info.uid, { call, lane, now, show, changed });
     say(numbers, this.#numbers(call));
   }
 
@@ -150,15 +145,14 @@ class TapeRace extends TapeElement {
   }
 
   #remove(uid) {
-    const { call, lane, grown } = this.lanes.get(uid);
-    call.removeEventListener("grow", grown);
-    call.removeEventListener("finish", grown);
+    const { call, lane, changed } = this.lanes.get(uid);
+    call.removeEventListener("change", changed);
     lane.remove();
     this.lanes.delete(uid);
     this.#changed();
     this.#rewrite();
     say(this.said, `${call.info.name} left.`);
-    this.controls.bar.querySelector(".is-main").focus();
+    this.querySelector(".is-main").focus();
   }
 
   #changed() {
@@ -172,11 +166,10 @@ class TapeRace extends TapeElement {
     const { time } = this.player;
     const finished = [...this.lanes.values()].filter(({ call }) => call.status === "completed");
     const ends = finished.map(({ call }) => call.durationMs).sort((a, b) => a - b);
-    for (const { call, now, answer, wait } of this.lanes.values()) {
+    for (const { call, now, show } of this.lanes.values()) {
       const count = call.countAt(time);
-      answer.show(count);
+      show(count, time);
       const over = !call.running && time >= call.durationMs;
-      say(wait, waitedFor(call, time));
       const place = PLACES[ends.indexOf(call.durationMs)] ?? call.status;
       const ended = `${MARKS[call.status]} ${place}, ${duration(call.durationMs)}`;
       say(now, over ? ended : count ? plural(count, "event") : "waiting");
