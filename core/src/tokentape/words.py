@@ -29,7 +29,7 @@ SIGNS: Final[Mapping[str, str]] = {
 }
 KINDS: Final[Mapping[str, str]] = {
     "text": "text",
-    "reasoning": "reasoning",
+    "reasoning": "thinking",
     "tool_args": "tool arguments",
     "refusal": "refusal",
     "audio_transcript": "transcript",

@@ -15,9 +15,11 @@ from tokentape.store import columns
 Row = Mapping[str, Any]
 
 _UNKNOWN: Final = "–"
-# As a terminal escapes them, but for the marks of direction that a text in Arabic or Hebrew has with good reason.
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# As a terminal escapes them, but for the marks of direction that a text in Arabic or Hebrew has with good reason: those
+# that turn round what follows it are none.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
 
+CAUSES: Final[Mapping[str, str]] = {**words.CAUSES, "upstream": "waiting for provider or network"}
 MUCH: Final = "How much"
 # The numbers of a call, as its page has them: column, and what it is called.
 STATISTICS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -85,11 +87,16 @@ def statistics(call: Row) -> Iterator[tuple[str, list[Number]]]:
         yield (
             group,
             [
-                Number(name, label, value(name, call[name]), columns.definition(name))
+                Number(name, label, exact(name, call[name]), columns.definition(name))
                 for name, label in names.items()
                 if call[name] is not None or group != MUCH
             ],
         )
+
+
+def exact(column: str, number: float | None) -> str:
+    """A number in the unit of its column, with all that is worth telling; a dash where it is not known."""
+    return milliseconds(number) if column.endswith("_ms") else value(column, number)
 
 
 def value(column: str, number: float | None) -> str:
@@ -135,6 +142,7 @@ def spent(shares: Sequence[Share]) -> dict[str, float]:
 
 FOR_TEMPLATES: Final[Mapping[str, Any]] = {
     "words": words,
+    "cause": lambda name: CAUSES.get(name, name),
     "statistics": statistics,
     "value": value,
     "moment": moment,
