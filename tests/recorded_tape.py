@@ -129,14 +129,19 @@ class Program:
         return (client or self.client).chat.completions.create(model=model, messages=[], **options)
 
     def answer_with_a_pause(self) -> None:
-        halves = _paced("Your order left our warehouse on Monday "), _paced("and reached the sorting centre in Leipzig.")
+        halves = (
+            _paced("Your order left our warehouse on Monday "),
+            _paced("and reached the sorting centre in Leipzig."),
+        )
         self.server.add([(0.1, Role()), *halves[0], (PAUSE_S, Text("… ")), *halves[1], Finish(), Usage(24, 30)])
         _drain(self.ask("gpt-x"))
 
     def framework(self) -> None:
         from langchain_openai import ChatOpenAI
 
-        self.server.add([(0.1, Role()), *_paced("LangChain says this, and so does the SDK beneath."), Finish(), Usage(9, 12)])
+        self.server.add(
+            [(0.1, Role()), *_paced("LangChain says this, and so does the SDK beneath."), Finish(), Usage(9, 12)]
+        )
         http = self._openai.DefaultHttpxClient(trust_env=False)
         model = ChatOpenAI(model="gpt-x", base_url=self.server.url, api_key="none", max_retries=0, http_client=http)
         with tokentape.label(user="17"):
@@ -149,7 +154,9 @@ class Program:
             time.sleep(PAUSE_S if number == 5 else 0)
 
     def block_the_loop(self) -> None:
-        self.server.add([*_paced("Somebody else kept the event loop busy while this came. " * 4), Finish(), Usage(7, 40)])
+        self.server.add(
+            [*_paced("Somebody else kept the event loop busy while this came. " * 4), Finish(), Usage(7, 40)]
+        )
 
         async def program() -> None:
             options = {**self.async_options, "http_client": self._openai.DefaultAsyncHttpxClient(trust_env=False)}
@@ -159,8 +166,12 @@ class Program:
         asyncio.run(program())
 
     def think(self) -> None:
-        thoughts: Steps = [(EVERY_S, Reasoning(word)) for word in _words("First the question, then what follows from it.")]
-        self.server.add([(0.1, Role()), *thoughts, *_paced("The answer came after."), Finish(), Usage(30, 25, reasoning=12)])
+        thoughts: Steps = [
+            (EVERY_S, Reasoning(word)) for word in _words("First the question, then what follows from it.")
+        ]
+        self.server.add(
+            [(0.1, Role()), *thoughts, *_paced("The answer came after."), Finish(), Usage(30, 25, reasoning=12)]
+        )
         _drain(self.client.responses.create(model="o-think", input="Think.", stream=True))
 
     def give_up(self) -> None:

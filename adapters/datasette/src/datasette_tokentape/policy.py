@@ -1,4 +1,4 @@
-"""What is sent with, or instead of, everything below our paths: who may run scripts there, and which hosts are answered."""
+"""What is sent with, or instead of, everything below our paths: who may run scripts there, and for which hosts."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        is_ours = scope["type"] == "http" and self._is_ours(scope)
-        if scope["type"] in {"http", "websocket"} and (is_ours or self._everywhere):
+        ours = scope["type"] == "http" and is_ours(scope, self._datasette)
+        if scope["type"] in {"http", "websocket"} and (ours or self._everywhere):
             hosts = (self._datasette.plugin_config(PLUGIN) or {}).get("hosts") or ()
             if not is_asked_for_by_name(scope, [str(host).lower() for host in hosts]):
                 await _refuse(send)
@@ -63,14 +63,7 @@ class Guard:
                 message = {**message, "headers": [*kept, policy, *_HEADERS]}
             await send(message)
 
-        await self._app(scope, receive, send_with_headers if is_ours else send)
-
-    def _is_ours(self, scope: Scope) -> bool:
-        # As Datasette's router sees it: before percent signs are decoded.
-        path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
-        prefix = self._datasette.setting("base_url").rstrip("/")
-        paths = {path, path.removeprefix(prefix)}
-        return any(path == BASE or path.startswith(f"{BASE}/") for path in paths)
+        await self._app(scope, receive, send_with_headers if ours else send)
 
     async def _content_policy(self) -> str:
         if self._policy is None:
@@ -78,8 +71,15 @@ class Guard:
         return self._policy
 
 
+def is_ours(scope: Scope, datasette: Datasette) -> bool:
+    """Whether a path is one of ours, as Datasette's router sees it: before percent signs are decoded."""
+    path = (scope.get("raw_path") or scope["path"].encode()).partition(b"?")[0].decode("latin-1")
+    prefix = datasette.setting("base_url").rstrip("/")
+    return any(found == BASE or found.startswith(f"{BASE}/") for found in (path, path.removeprefix(prefix)))
+
+
 def content_policy(bare_page: str) -> str:
-    """The content security policy of our pages: scripts and styles are files of this site, and what Datasette has inline.
+    """The policy of our pages: scripts and styles are files of this site, or what Datasette has inline.
 
     Args:
         bare_page: Datasette's page around ours, with nothing on it. What is inline there is allowed wherever it stands,

@@ -95,10 +95,11 @@ def _view(sql: str, shown: Sequence[str]) -> Described:
 
 
 def definition(column: str) -> Definition:
-    """What a number of `llm_calls` is.
+    """What a number of `llm_calls`, or of the view `calls`, is.
 
     Raises:
         KeyError: the column has no definition.
     """
-    text, _, missing = tables()["llm_calls"].columns[column].partition(_IS_MISSING)
+    found = {**views()["calls"].columns, **tables()["llm_calls"].columns}
+    text, _, missing = found[column].partition(_IS_MISSING)
     return Definition(text, missing or None)

@@ -101,7 +101,7 @@ def open_for_reading(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite_utils
     return Database(connection, recursive_triggers=False, execute_plugins=False)
 
 
-def check_readable(connection: sqlite3.Connection, path: Path) -> None:
+def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
     """Make sure that the database of a connection is a tape that this version can read.
 
     Raises:
@@ -121,7 +121,7 @@ def is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
-def locked(path: Path) -> TapeError:
+def locked(path: Path | str) -> TapeError:
     """The error of a tape that somebody else has locked for longer than was waited."""
     return TapeError(f"{path} is locked by another program; try again when that has finished")
 
@@ -190,7 +190,7 @@ def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
     return connection
 
 
-def _identify(connection: sqlite3.Connection, path: Path) -> int:
+def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
     """Format of the tape; 0 for an empty database, which may become one."""
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -211,7 +211,7 @@ def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
     return found
 
 
-def _newer(path: Path) -> NewerTape:
+def _newer(path: Path | str) -> NewerTape:
     return NewerTape(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
 
 

@@ -49,11 +49,13 @@ class Reader:
 
     Args:
         connection: its row factory may be any whose rows can be iterated.
-        path: where the tape is, for messages.
+        path: where the tape is.
+        name: what it is called in messages.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, name: str) -> None:
         self.path = path
+        self._name = name
         self._connection = connection
 
     @property
@@ -127,9 +129,9 @@ class Reader:
             yield
         except sqlite3.DatabaseError as error:
             if schema.is_busy(error):
-                raise schema.locked(self.path) from error
+                raise schema.locked(self._name) from error
             raise TapeError(
-                f"{self.path} cannot be read ({error}); if that stays so, recover it with: sqlite3 FILE .recover"
+                f"{self._name} cannot be read ({error}); if that stays so, recover it with: sqlite3 FILE .recover"
             ) from error
 
 

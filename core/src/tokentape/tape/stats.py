@@ -45,7 +45,8 @@ FROM llm_calls c JOIN inside ON c.run_id = inside.id
 ORDER BY c.started_unix_us, c.id
 """
 _OF_MODELS: Final = f"""
-SELECT c.uid, c.name, c.started_at, c.provider, {MODEL} AS model, {STATUS} AS status, c.input_tokens, c.token_count,
+SELECT c.id, c.uid, c.name, c.started_at, c.provider, {MODEL} AS model, {STATUS} AS status,
+  c.status AS stored_status, c.input_tokens, c.token_count,
   c.stall_count, c.stall_excess_ms, c.first_token_latency_ms, c.inter_token_latency_ms, c.decode_tokens_per_second
 FROM llm_calls c
 WHERE {COUNTED}
@@ -83,7 +84,7 @@ class Stats(Calls):
             every: percentiles over all calls, not only over those that completed.
         """
         by_model: dict[tuple[str | None, str | None], list[Row]] = defaultdict(list)
-        for call in self._rows(_OF_MODELS, {"gone": self.gone()}):
+        for call in self._completed(self._rows(_OF_MODELS, {"gone": self.gone()})):
             by_model[call["provider"], call["model"]].append(call)
         measured = {
             model: [call for call in calls if every or call["status"] == "completed"]
