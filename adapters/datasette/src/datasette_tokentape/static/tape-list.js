@@ -172,7 +172,7 @@ class TapeList extends CallElement {
       element.id = `event-${at}`;
       const shown = token === null ? "not recorded" : token ? visible(token.slice(0, SHOWN)) : "masked";
       const gap = row ? brief(call.gap(row)) : "";
-      [whole(call.index[row]), shown, KINDS[call.kindOf(row)], whole(call.at[row]), gap, brief(call.wait[row])].forEach(
+      [whole(call.index[row] + 1), shown, KINDS[call.kindOf(row)], whole(call.at[row]), gap, brief(call.wait[row])].forEach(
         (text, i) => (texts[i].data = text),
       );
     }

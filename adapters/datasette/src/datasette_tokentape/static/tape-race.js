@@ -119,7 +119,7 @@ class TapeRace extends TapeElement {
     if (this.lanes.has(info.uid)) return;
     const query = this.dataset.query ? `?${this.dataset.query}` : "";
     const now = make("span", { class: "lane-now" });
-    const numbers = make("p", { class: "lane-numbers soft" });
+    const numbers = make("p", { class: "lane-numbers" });
     const { box, show } = answerBox(call, `Answer of ${info.name}`);
     const { canvas } = streamPicture(call, this.player, { top: 6, band: 18, height: 34, words: false });
     canvas.setAttribute("aria-label", `${plural(call.count, "event")} of ${info.name} on the clock of all`);

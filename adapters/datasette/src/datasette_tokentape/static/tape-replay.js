@@ -10,13 +10,6 @@ import { markersOf, stallsIn } from "./stream.js";
 /** So many stalls get a button of their own, the longest. */
 const JUMPS = 8;
 const MARKS = 200;
-const GONE = {
-  sampled_out: "left out by sampling",
-  dropped: "lost because they could not be written",
-  packed: "packed to make room",
-  aggregated: "taken away to make room",
-};
-
 class TapeReplay extends CallElement {
   purpose = "The replay";
 
@@ -39,16 +32,16 @@ class TapeReplay extends CallElement {
 
   changed() {
     const { call, player } = this;
-    const left = whatIsLeft(call);
-    this.note.hidden = !left;
-    say(this.note, left);
+    const words = missing(call);
+    this.note.hidden = !words;
+    say(this.note, words);
     const markers = markersOf(call);
     const stalls = stallsIn(markers);
     this.controls.mark(markers.slice(0, MARKS));
     const shown = markers.filter((marker) => marker.kind !== "stall" || stalls.indexOf(marker) < JUMPS);
     const jumps = shown.map(({ ms, label, kind }) => {
-      const words = kind === "stall" ? label : `${label} ${duration(ms)}`;
-      return make("li", {}, make("button", { type: "button", onclick: () => player.seek(ms) }, words));
+      const where = kind === "stall" ? label : `${label} ${duration(ms)}`;
+      return make("li", {}, make("button", { type: "button", onclick: () => player.seek(ms) }, where));
     });
     if (stalls.length > JUMPS) jumps.push(make("li", {}, `${plural(stalls.length - JUMPS, "shorter stall")} in the list`));
     this.jumps.replaceChildren(...jumps);
@@ -57,15 +50,11 @@ class TapeReplay extends CallElement {
   }
 }
 
-/** Why there is less to play than there was to hear, in a sentence; empty where nothing is missing. */
-function whatIsLeft({ info, count, running, hasText }) {
-  const gone = GONE[info.events_kept];
-  if (gone) {
-    const text = info.kept.content ? "numbers, stalls and the whole text" : "numbers and stalls";
-    return `${count} of ${plural(info.event_count, "token event")} are here, the others were ${gone}; ${text} are kept.`;
-  }
-  if (!count && !running) return "No token event came.";
-  return hasText ? "" : "Only when each event came was recorded, not its text: ▪ is one event.";
+/** Why there is less to play than there was to hear; empty where nothing is missing. */
+function missing({ info, count, running, hasText }) {
+  if (!hasText) return "Only when each event came was recorded, not its text: ▪ is one event.";
+  if (count || running) return "";
+  return info.event_count ? "Its events are not kept: there is nothing to play." : "No token event came.";
 }
 
 customElements.define("tape-replay", TapeReplay);
