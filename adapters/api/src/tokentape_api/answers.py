@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Depends, Query, Request, Response
@@ -18,10 +19,17 @@ T = TypeVar("T")
 
 SOURCE: Final = "tokentape.source"
 RUNNING: Final = "running"
+# What the same row is answered as may differ between versions.
+VERSION: Final = version("tokentape-api")
+UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The call has ended, and the client has this answer: it sent its `ETag` as `If-None-Match`."}
+}
 
 
 # Whether percentiles are over all calls.
 All = Annotated[bool, Query(alias="all", description="Percentiles over all calls, not only completed ones.")]
+
+Milliseconds = Annotated[float | None, Query(ge=0, le=1e12, allow_inf_nan=False)]
 
 
 class Asking:
@@ -81,7 +89,7 @@ def is_known(request: Request, response: Response, call: Row, *facts: Any) -> bo
     response.headers["Cache-Control"] = "private, no-cache"
     if call["status"] == RUNNING:
         return False
-    state = json.dumps([request.url.path, request.url.query, call, facts], default=str, sort_keys=True)
+    state = json.dumps([VERSION, request.url.path, request.url.query, call, facts], default=str, sort_keys=True)
     tag = f'"{hashlib.sha256(state.encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
     response.headers["ETag"] = tag
     asked = request.headers.get("If-None-Match", "")

@@ -13,14 +13,14 @@ from starlette.exceptions import HTTPException
 from tokentape import settings
 from tokentape.errors import TapeError
 
-from . import routes_calls, routes_live, routes_models, routes_runs
+from . import routes_calls, routes_live, routes_models, routes_runs, routes_tokens
 from .answers import SOURCE
 from .feed import Feed
 from .problems import RESPONSES, http_problem
 from .source import FileSource, TapeSource
 
 PREFIX: Final = "/v1"
-ROUTES: Final = (routes_runs.routes, routes_calls.routes, routes_models.routes, routes_live.routes)
+ROUTES: Final = (routes_runs, routes_calls, routes_tokens, routes_models, routes_live)
 
 
 def router(source: TapeSource) -> APIRouter:
@@ -36,8 +36,8 @@ def router(source: TapeSource) -> APIRouter:
         request.scope[routes_live.FEED] = feed
 
     found = APIRouter(prefix=PREFIX, dependencies=[Depends(provide)], responses=RESPONSES)
-    for routes in ROUTES:
-        found.include_router(routes)
+    for module in ROUTES:
+        found.include_router(module.routes)
     return found
 
 

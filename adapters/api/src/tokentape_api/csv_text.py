@@ -13,6 +13,8 @@ COLUMNS: Final = ("token_index", "kind", "part", "choice", "timestamp_ms", "delt
 # What a spreadsheet takes for the beginning of a formula, or for the end of the cell before it.
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
+AS_CSV: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}
+
 
 def csv_text(rows: Sequence[Mapping[str, Any]], headers: Mapping[str, str]) -> Response:
     """An answer with a row for each event; text that could be a formula begins with `'`."""

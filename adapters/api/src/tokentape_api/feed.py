@@ -28,10 +28,17 @@ Told = list[tuple[Change, Position]]
 
 @dataclass(eq=False)
 class _Listener:
-    """Polls that a listener has not taken yet; None after the last one."""
+    """Somebody who listens.
+
+    Attributes:
+        polls: what was polled and not taken yet; None after the last one.
+        is_behind: what comes next is read from the tape, not taken from polls.
+        start_over: where to go on, when another tape has taken the place of the one that was read.
+    """
 
     polls: asyncio.Queue[Sequence[Change] | None] = field(default_factory=asyncio.Queue)
     is_behind: bool = True
+    start_over: Position | None = None
 
     def tell(self, changes: Sequence[Change] | None) -> None:
         """Add a poll; too many are dropped, because the listener can read them from the tape."""
@@ -72,6 +79,9 @@ class Feed:
         # The poll begins before this listener reads: what is between the two it gets from both, and takes from one.
         with self._listening(head) as listener:
             while not is_stopping():
+                if listener.start_over is not None:
+                    position, listener.start_over = listener.start_over, None
+                    listener.is_behind = True
                 if listener.is_behind:
                     listener.clear()
                     happened = await self._read(partial(Tape.changes, position=position))
@@ -111,10 +121,10 @@ class Feed:
             started_s = asyncio.get_running_loop().time()
             happened = await self._read(partial(Tape.changes, position=head))
             if happened is not None:
-                for listener in self._listeners if happened.changes or happened.since != head else ():
-                    # Another tape is at its place: where they were means nothing on it.
-                    listener.is_behind |= happened.since != head
-                    listener.tell(happened.changes)
+                restarted = happened.since if happened.since != head else None
+                for listener in self._listeners if happened.changes or restarted else ():
+                    listener.start_over = restarted or listener.start_over
+                    listener.tell(() if restarted else happened.changes)
                 head = happened.until
             took_s = asyncio.get_running_loop().time() - started_s
             await asyncio.sleep(max(0.0, POLL_S - took_s))

@@ -67,7 +67,8 @@ async def http_problem(_: Request, error: Exception) -> Response:
     """The answer for what the app itself refuses: an unknown path, another method."""
     if not isinstance(error, HTTPException):
         raise error
-    return response(error.status_code, f"{error.detail}.", error.headers)
+    told = {404: "Nothing is at this path; openapi.json names those there are.", 405: "Only GET is answered here."}
+    return response(error.status_code, told.get(error.status_code, f"{error.detail}."), error.headers)
 
 
 def response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -101,8 +102,7 @@ def _invalid(error: Mapping[str, Any]) -> str:
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     status: {
         "description": description,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        "model": Problem,
+        "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
     for status, description in {
         404: "Unknown.",

@@ -28,9 +28,9 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, content: AsyncGenerator[str]) -> None:
+    def __init__(self, content: AsyncGenerator[str], status_code: int = 200) -> None:
         # Proxies that hold back what they have not seen whole are asked not to.
-        super().__init__(content, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(content, status_code, {"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
     async def stream_response(self, send: Send) -> None:
         """Send them as they come."""

@@ -8,12 +8,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from . import models
-from .answers import All, Ask, in_order, the_run
-from .cursors import cursor, key
+from .answers import All, Ask, Milliseconds, in_order, the_run
+from .cursors import Cursor, Limit, key, page
 from .problems import ProblemRoute
 
 RunStatus = Literal["running", "completed", "error", "lost"]
-Milliseconds = Annotated[float | None, Query(ge=0, le=1e12, allow_inf_nan=False)]
 _LIST = "runs"
 
 routes = APIRouter(tags=["runs"], route_class=ProblemRoute)
@@ -22,19 +21,15 @@ routes = APIRouter(tags=["runs"], route_class=ProblemRoute)
 @routes.get("/runs", response_model=models.Runs)
 async def runs(
     ask: Ask,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor_: Annotated[str | None, Query(alias="cursor")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
     status: RunStatus | None = None,
     q: Annotated[str | None, Query(max_length=200, description="Text in name or uid.")] = None,
 ) -> object:
     """List runs, newest first."""
-    before = key(_LIST, cursor_, str, int)
+    before = key(_LIST, cursor, str, int)
     found = await ask(lambda tape: tape.page_of_runs(limit + 1, before=before, status=status, q=q))
-    last = found[limit - 1] if len(found) > limit else None
-    return {
-        "runs": found[:limit],
-        "next": cursor(_LIST, (last["started_at"], last["id"])) if last else None,
-    }
+    return page("runs", _LIST, found, limit, ("started_at", "id"))
 
 
 @routes.get("/runs/{run}", response_model=models.RunDetail)

@@ -15,6 +15,7 @@ from tokentape.tape import Tape
 T = TypeVar("T")
 
 CONNECTIONS: Final = 4
+BUSY_MS: Final = 1000
 
 
 class TapeSource(Protocol):
@@ -43,7 +44,8 @@ class FileSource:
 
     def __init__(self, path: Path | str, *, connections: int = CONNECTIONS) -> None:
         self.path = Path(path)
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="tokentape-api")
+        self._connections = connections
+        self._threads: ThreadPoolExecutor | None = None
         self._mine = threading.local()
         self._lock = threading.Lock()
         self._open: list[Tape] = []
@@ -54,11 +56,15 @@ class FileSource:
         Raises:
             TapeError: there is no tape, or it cannot be read now.
         """
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._connections, thread_name_prefix="tokentape-api")
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, query)
 
     def close(self) -> None:
-        """Close the file; a query that runs ends first."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        """Close the file, when queries that run have ended; the next query opens it again."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
         for tape in self._open:
             tape.close()
         self._open.clear()
@@ -77,7 +83,7 @@ class FileSource:
         if tape is not None and self._mine.file == file:
             return tape
         self._forget(tape)
-        tape = Tape.open(self.path)
+        tape = Tape.open(self.path, busy_ms=BUSY_MS)
         self._mine.tape, self._mine.file = tape, file
         with self._lock:
             self._open.append(tape)

@@ -32,18 +32,22 @@ class Tape(Timelines, Stats, Live):
     far. Nothing but `mark_lost` ever writes.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, *, is_ours: bool) -> None:
-        super().__init__(connection, path)
+    def __init__(self, connection: sqlite3.Connection, path: Path, name: str, *, is_ours: bool) -> None:
+        super().__init__(connection, path, name)
         self._is_ours = is_ours
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
+    def open(cls, path: Path | str, *, busy_ms: int = schema.OPEN_BUSY_MS) -> Self:
         """Open a tape to read it; others may write to it meanwhile.
+
+        Args:
+            path: where it is.
+            busy_ms: how long a question waits for somebody who has locked the tape.
 
         Raises:
             TapeError: there is no tape at this path, or it cannot be read.
         """
-        return cls(schema.open_for_reading(Path(path)).conn, Path(path), is_ours=True)
+        return cls(schema.open_for_reading(Path(path), busy_ms=busy_ms).conn, Path(path), str(path), is_ours=True)
 
     @classmethod
     def over(cls, connection: sqlite3.Connection) -> Self:
@@ -56,8 +60,9 @@ class Tape(Timelines, Stats, Live):
             TapeError: its database is no tape, or cannot be read.
         """
         path = file_of(connection)
-        schema.check_readable(connection, path)
-        return cls(connection, path, is_ours=False)
+        # Who reads the messages is not known here, and need not know folders.
+        schema.check_readable(connection, path.name)
+        return cls(connection, path, path.name, is_ours=False)
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ..errors import CallNotFound
 from ..models import Metrics
 from ..store.rows import stall_row
-from .reader import COUNTED, INSIDE, MODEL, SEVERAL, STATUS, UID_CHARS, Row, like, parsed
+from .reader import COUNTED, INSIDE, MODEL, SEVERAL, STATUS, UID_CHARS, Row, holds, parsed
 from .unfinished import Unfinished
 
 METRICS: Final = tuple(field.name for field in fields(Metrics))
@@ -71,9 +71,8 @@ WHERE (:before_us IS NULL OR (c.started_unix_us, c.id) < (:before_us, :before_id
   AND (:run IS NULL OR c.run_id IN (SELECT id FROM inside))
   AND (:stalled IS NULL OR :stalled = EXISTS
     (SELECT 1 FROM llm_stalls s WHERE s.call_id = c.id AND s.position <> 'first'))
-  AND (:q IS NULL OR c.name LIKE :q ESCAPE '\\' OR c.request_model LIKE :q ESCAPE '\\'
-    OR c.error_message LIKE :q ESCAPE '\\'
-    OR EXISTS (SELECT 1 FROM llm_parts p WHERE p.call_id = c.id AND p.content LIKE :q ESCAPE '\\'))
+  AND (:q IS NULL OR {holds("c.name")} OR {holds(MODEL)} OR {holds("c.error_message")}
+    OR EXISTS (SELECT 1 FROM llm_parts p WHERE p.call_id = c.id AND {holds("p.content")}))
   AND NOT EXISTS (
     SELECT 1 FROM json_each(:labels) wanted WHERE NOT EXISTS (
       SELECT 1 FROM call_labels l WHERE l.call_id = c.id AND l.key = json_extract(wanted.value, '$[0]')
@@ -193,7 +192,7 @@ class Calls(Unfinished):
             "model": model,
             "provider": provider,
             "adapter": adapter,
-            "q": None if q is None else like(q),
+            "q": q,
             "since_us": since_us,
             "until_us": until_us,
             "stalled": stalled,

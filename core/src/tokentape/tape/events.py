@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from .reader import Reader, Row, like
+from .reader import Reader, Row, holds
 
 # The prior event is looked up by key, as in the view `token_timeline`.
-_PAGE: Final = """
+_PAGE: Final = f"""
 SELECT t.token_index, t.token, k.name AS kind, t.part, p.choice, t.offset_us / 1000.0 AS timestamp_ms,
   (t.offset_us - coalesce((
     SELECT prior.offset_us FROM llm_tokens prior
@@ -19,12 +19,12 @@ LEFT JOIN llm_parts p ON p.call_id = t.call_id AND p.part = t.part
 LEFT JOIN token_kinds k ON k.id = p.kind_id
 WHERE t.call_id = :call AND t.token_index > :after
   AND (:kind IS NULL OR k.name = :kind)
-  AND (:q IS NULL OR t.token LIKE :q ESCAPE '\\')
+  AND (:q IS NULL OR {holds("t.token")})
   AND (:start_us IS NULL OR t.offset_us >= :start_us)
   AND (:end_us IS NULL OR t.offset_us < :end_us)
 ORDER BY t.token_index
 LIMIT :limit OFFSET :offset
-"""
+"""  # noqa: S608  # put together from constants; values are bound
 
 
 class Event(NamedTuple):
@@ -67,8 +67,7 @@ class Events(Reader):
             "SELECT token_index, offset_us, wait_us, part, token, n_tokens FROM llm_tokens "
             "WHERE call_id = ? ORDER BY token_index"
         )
-        with self._reading():
-            return list(map(Event._make, self._execute(asked, [call_id])))
+        return self._fetched(asked, [call_id], lambda rows: list(map(Event._make, rows)))
 
     def columns(self, call_id: int, after: int = -1, limit: int = -1) -> Columns:
         """The token events of a call, in the order they came, as columns.
@@ -110,7 +109,7 @@ class Events(Reader):
             "call": call_id,
             "after": after,
             "kind": kind,
-            "q": None if q is None else like(q),
+            "q": q,
             "start_us": start_us,
             "end_us": end_us,
             "limit": limit,

@@ -64,7 +64,7 @@ class Position:
             raise ValueError(text)
         pairs = [call.partition(".") for call in calls]
         position = cls(_number(highest), {_number(call): _number(index) for call, _, index in pairs})
-        if len(position.open) < len(pairs) or any(call > position.highest for call in position.open):
+        if len(position.open) < len(pairs) or not all(0 <= call <= position.highest for call in [0, *position.open]):
             raise ValueError(text)
         return position
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..errors import TapeError
 from ..store import schema
 from ..store.lost import gone_processes
 from ..store.text import storable
 
+T = TypeVar("T")
 Row = dict[str, Any]
 Values = Mapping[str, Any] | Sequence[Any]
 
@@ -48,11 +49,13 @@ class Reader:
 
     Args:
         connection: its row factory may be any whose rows can be iterated.
-        path: where the tape is, for messages.
+        path: where the tape is.
+        name: what it is called in messages.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, name: str) -> None:
         self.path = path
+        self._name = name
         self._connection = connection
 
     @property
@@ -80,19 +83,33 @@ class Reader:
             return json.dumps(gone_processes(self._connection, with_runs=with_runs))
 
     def _rows(self, sql: str, values: Values = ()) -> list[Row]:
-        with self._reading():
-            cursor = self._execute(sql, values)
+        def rows(cursor: sqlite3.Cursor) -> list[Row]:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor]
 
-    def _tuples(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        with self._reading():
-            return [tuple(row) for row in self._execute(sql, values)]
+        return self._fetched(sql, values, rows)
 
-    def _execute(self, sql: str, values: Values) -> sqlite3.Cursor:
-        if isinstance(values, Mapping):
-            return self._connection.execute(sql, {name: _bound(value) for name, value in values.items()})
-        return self._connection.execute(sql, [_bound(value) for value in values])
+    def _tuples(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        return self._fetched(sql, values, lambda cursor: [tuple(row) for row in cursor])
+
+    def _fetched(self, sql: str, values: Values, fetch: Callable[[sqlite3.Cursor], T]) -> T:
+        bound: Values = (
+            {name: _bound(value) for name, value in values.items()}
+            if isinstance(values, Mapping)
+            else [_bound(value) for value in values]
+        )
+        with self._reading():
+            try:
+                return fetch(self._connection.execute(sql, bound))
+            except sqlite3.OperationalError as error:
+                if "decode" not in str(error):
+                    raise
+            # Text that is not UTF-8, which others may have written; reading all of it so would take thrice as long.
+            strict, self._connection.text_factory = self._connection.text_factory, _lenient
+            try:
+                return fetch(self._connection.execute(sql, bound))
+            finally:
+                self._connection.text_factory = strict
 
     def _matching(self, table: str, ref: str) -> list[Row]:
         """Rows of a table that answer to a uid, to the unique beginning of one, or to a row id; a few if it is not."""
@@ -111,8 +128,10 @@ class Reader:
         try:
             yield
         except sqlite3.DatabaseError as error:
+            if schema.is_busy(error):
+                raise schema.locked(self._name) from error
             raise TapeError(
-                f"{self.path} cannot be read ({error}); if that stays so, recover it with: sqlite3 FILE .recover"
+                f"{self._name} cannot be read ({error}); if that stays so, recover it with: sqlite3 FILE .recover"
             ) from error
 
 
@@ -129,15 +148,31 @@ def parsed(text: str | None) -> Any:
     if text is None:
         return None
     try:
-        return json.loads(text, parse_constant=lambda _: None)
+        value = json.loads(text, parse_constant=lambda _: None)
+        return _whole(value) if "\\u" in text else value
     except (ValueError, RecursionError):
         return None
 
 
-def like(text: str) -> str:
-    """A pattern that finds the text itself anywhere, where backslash is the escape character."""
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
+def holds(column: str) -> str:
+    """The condition that a column has the text `:q` in it; letters of ASCII in either case."""
+    # Not LIKE: it ends at a NUL, and its wildcards would have to be escaped.
+    return f"instr(lower({column}), lower(:q))"
+
+
+def _whole(value: Any) -> Any:
+    """The value with half characters replaced, which JSON can escape and UTF-8 cannot hold."""
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(name): _whole(item) for name, item in value.items()}
+    return value
+
+
+def _lenient(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _bound(value: Any) -> Any:

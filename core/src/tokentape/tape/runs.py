@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..clock import unix_us
-from .reader import COUNTED, INSIDE, MODEL, STATUS, Reader, Row, like, parsed
+from .reader import COUNTED, INSIDE, MODEL, STATUS, Row, holds, parsed
+from .unfinished import Unfinished
 
 # Of the calls of a run those that are not recorded once more by the SDK they went through.
 COUNTED_CALLS: Final = f"""{INSIDE},
@@ -50,7 +51,7 @@ WITH RECURSIVE page AS (
   WHERE (:ids IS NULL OR r.id IN (SELECT value FROM json_each(:ids)))
     AND (:before_at IS NULL OR (r.started_at, r.id) < (:before_at, :before_id))
     AND (:status IS NULL OR {_STATUS} = :status)
-    AND (:q IS NULL OR r.name LIKE :q ESCAPE '\\' OR r.uid LIKE :q ESCAPE '\\')
+    AND (:q IS NULL OR {holds("r.name")} OR {holds("r.uid")})
   ORDER BY r.started_at DESC, r.id DESC
   LIMIT :limit
 ),
@@ -59,7 +60,8 @@ inside(root, id) AS (
   UNION SELECT inside.root, runs.id FROM runs JOIN inside ON runs.parent_id = inside.id
 ),
 counted AS (
-  SELECT inside.root, {STATUS} AS status, {MODEL} AS model, c.streaming, c.input_tokens, c.token_count, c.event_count,
+  SELECT inside.root, c.id, c.status AS stored_status, {STATUS} AS status, {MODEL} AS model, c.streaming,
+    c.input_tokens, c.token_count, c.event_count,
     c.first_token_latency_ms, c.stall_count, c.labels_json
   FROM inside JOIN llm_calls c ON c.run_id = inside.id
   WHERE {COUNTED}
@@ -74,6 +76,7 @@ SELECT page.id, page.uid, parent.uid AS parent_uid, page.name, page.status, page
   sum(counted.event_count) AS event_count,
   max(counted.first_token_latency_ms) AS slowest_first_token_ms,
   sum(counted.stall_count) AS stall_count,
+  json_group_array(CASE WHEN counted.stored_status = 'running' THEN counted.id END) AS unfinished_json,
   json_group_array(DISTINCT counted.model) AS models_json,
   json_group_array(DISTINCT counted.labels_json) AS label_sets_json,
   page.metadata_json
@@ -84,8 +87,19 @@ GROUP BY page.id
 ORDER BY page.started_at DESC, page.id DESC
 """
 
+_UNFINISHED: Final = f"""
+SELECT c.id, c.status AS stored_status, {STATUS} AS status, c.token_count, c.stall_count, c.first_token_latency_ms
+FROM llm_calls c WHERE c.id IN (SELECT value FROM json_each(:ids))
+"""
+# Totals of a run that a call without an end adds to: from which of its numbers, and how.
+_ADDED: Final[Sequence[tuple[str, str, Callable[[Iterable[Any]], Any]]]] = (
+    ("token_count", "token_count", sum),
+    ("stall_count", "stall_count", sum),
+    ("slowest_first_token_ms", "first_token_latency_ms", max),
+)
 
-class Runs(Reader):
+
+class Runs(Unfinished):
     """Questions about runs."""
 
     def page_of_runs(
@@ -99,9 +113,7 @@ class Runs(Reader):
             q: only runs with this text in their name or uid; letters of ASCII in either case.
         """
         before_at, before_id = before or (None, None)
-        return self._with_totals(
-            limit=limit, before_at=before_at, before_id=before_id, status=status, q=None if q is None else like(q)
-        )
+        return self._with_totals(limit=limit, before_at=before_at, before_id=before_id, status=status, q=q)
 
     def find_runs(self, ref: str) -> list[Row]:
         """The runs that a reference could mean, as in `page_of_runs`: none, one, or the first few.
@@ -149,6 +161,7 @@ class Runs(Reader):
         nothing = dict.fromkeys(("ids", "before_at", "before_id", "status", "q")) | {"limit": -1}
         rows = self._rows(_PAGE, {**nothing, **wanted, "gone": self.gone(with_runs=True)})
         for row in rows:
+            self._add_unfinished(row, json.loads(row.pop("unfinished_json")))
             ended_at = row["ended_at"]
             row["duration_ms"] = (unix_us(ended_at) - unix_us(row["started_at"])) / 1000 if ended_at else None
             row["streaming"] = bool(row["streaming"])
@@ -156,6 +169,16 @@ class Runs(Reader):
             row["labels"] = _common(json.loads(row.pop("label_sets_json")))
             row["metadata"] = parsed(row.pop("metadata_json"))
         return rows
+
+    def _add_unfinished(self, run: Row, call_ids: Sequence[int | None]) -> None:
+        """Add to the totals of a run what its calls without an end say so far."""
+        ids = json.dumps([call_id for call_id in call_ids if call_id is not None])
+        if ids == "[]":
+            return
+        for call in self._completed(self._rows(_UNFINISHED, {"ids": ids, "gone": self.gone()})):
+            for total, name, add in _ADDED:
+                known = [value for value in (run[total], call[name]) if value is not None]
+                run[total] = add(known) if known else None
 
 
 def _common(label_sets: Sequence[str | None]) -> Row:

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from math import floor, log
+from math import floor
 from typing import Any, Final
 
 from .calls import METRICS, Calls
@@ -44,7 +45,8 @@ FROM llm_calls c JOIN inside ON c.run_id = inside.id
 ORDER BY c.started_unix_us, c.id
 """
 _OF_MODELS: Final = f"""
-SELECT c.uid, c.name, c.started_at, c.provider, {MODEL} AS model, {STATUS} AS status, c.input_tokens, c.token_count,
+SELECT c.id, c.uid, c.name, c.started_at, c.provider, {MODEL} AS model, {STATUS} AS status,
+  c.status AS stored_status, c.input_tokens, c.token_count,
   c.stall_count, c.stall_excess_ms, c.first_token_latency_ms, c.inter_token_latency_ms, c.decode_tokens_per_second
 FROM llm_calls c
 WHERE {COUNTED}
@@ -82,7 +84,7 @@ class Stats(Calls):
             every: percentiles over all calls, not only over those that completed.
         """
         by_model: dict[tuple[str | None, str | None], list[Row]] = defaultdict(list)
-        for call in self._rows(_OF_MODELS, {"gone": self.gone()}):
+        for call in self._completed(self._rows(_OF_MODELS, {"gone": self.gone()})):
             by_model[call["provider"], call["model"]].append(call)
         measured = {
             model: [call for call in calls if every or call["status"] == "completed"]
@@ -165,31 +167,27 @@ def _sum(values: Iterable[Any]) -> Any:
 
 
 def _geometric(values: Sequence[float]) -> list[float]:
-    """Edges that grow by one factor, from the least value to the greatest."""
+    """Edges that grow by one factor, from the least value to the greatest; none of nothing."""
     positive = [value for value in values if value > 0]
     if not positive:
         return _even(values)
     low, high = min(positive), max(positive)
     if low == high:
-        return [low, high]
-    factor = (log(high) - log(low)) / HISTOGRAM_BINS
-    inner = [low * 2.718281828459045 ** (factor * number) for number in range(1, HISTOGRAM_BINS)]
-    return [low, *inner, high]
+        low, high = low / 2, high * 2
+    return [low, *(low * (high / low) ** (number / HISTOGRAM_BINS) for number in range(1, HISTOGRAM_BINS)), high]
 
 
 def _even(values: Sequence[float]) -> list[float]:
-    """Edges at one distance, from 0 to the greatest value."""
-    high = max(values, default=None)
-    if high is None:
+    """Edges at one distance, from 0 to the greatest value; none of nothing."""
+    if not values:
         return []
-    return [high * number / HISTOGRAM_BINS for number in range(HISTOGRAM_BINS)] + [high] if high else [0.0, 0.0]
+    high = max(values) or 1.0
+    return [*(high * number / HISTOGRAM_BINS for number in range(HISTOGRAM_BINS)), high]
 
 
 def _histogram(values: Iterable[Any], edges: Sequence[float]) -> Row:
     """How many values lie between two edges; a value on an edge is above it, the greatest in the last bin."""
-    known = _known(values)
     counts = [0] * max(0, len(edges) - 1)
-    for value in known:
-        bin_ = sum(value >= edge for edge in edges[1:-1])
-        counts[bin_] += 1
+    for value in _known(values):
+        counts[bisect_right(edges, value, 1, len(edges) - 1) - 1] += 1
     return {"edges": list(edges), "counts": counts}

@@ -28,12 +28,17 @@ class Unfinished(Reader):
     def _with_numbers(self, row: Row) -> Row:
         if row.pop("stored_status") != _RUNNING:
             return row
-        numbers = self._remains(row["id"]).columns if row["status"] == _LOST else self._so_far(row["id"])
+        numbers = self._left(row["id"]) if row["status"] == _LOST else self._so_far(row["id"])
         if "text_start" in row:
             row["text_start"] = self._text_start(row["id"])
-        if "longest_gap_ms" in row:
-            row["longest_gap_ms"] = numbers.get("inter_chunk_max_ms")
-        return row | {name: value for name, value in numbers.items() if name in row and name != "status"}
+        return row | {name: value for name, value in numbers.items() if name in row}
+
+    def _left(self, call_id: int) -> Row:
+        found = self._remains(call_id)
+        columns = {name: value for name, value in found.columns.items() if name != "status"}
+        after_first = [stall for stall in found.stalls if stall.position != "first"]
+        worst = max(after_first, key=lambda stall: stall.gap_us, default=None)
+        return columns | {"longest_gap_ms": columns.get("inter_chunk_max_ms"), "cause": worst and worst.cause}
 
     def _remains(self, call_id: int) -> Remains:
         asked = "SELECT id, content_level, dropped_count FROM llm_calls WHERE id = ?"
