@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
+from tokentape.hookspecs import hookimpl as tokentape_hookimpl
 
 if TYPE_CHECKING:
+    import click
     from datasette.app import Datasette
     from datasette.utils.asgi import Request
 
@@ -76,3 +78,11 @@ def render_cell(value: Any, column: str, table: str | None, database: str, datas
     from .cells import link
 
     return link(datasette, database, table, column, value)
+
+
+@tokentape_hookimpl
+def tokentape_register_commands(cli: click.Group) -> None:
+    """Add `tokentape serve`."""
+    from .serve import command
+
+    cli.add_command(command)
