@@ -1,6 +1,6 @@
-/** The text of a call as it stood after any of its events: choices apart, and in each thinking, text and tool arguments. */
+/** The text of a call as it stood after any of its events: choices, thinking, text and tool arguments apart. */
 
-import { make } from "./element.js";
+import { make, say } from "./element.js";
 import { CAUSES, duration, KINDS } from "./format.js";
 
 /** From this length on a block ends with its line, from twice that at a space, from three times anywhere. */
@@ -10,15 +10,14 @@ const BLOCK = 2_000;
 class Running {
   element = make("div", { class: "part-text" });
   length = 0;
-  /** @type {{start: number, text: Text, element: HTMLElement, full: boolean}[]} */
   #blocks = [];
 
-  /** The element that the text ends in. */
+  /** Where the text ends. */
   get last() {
     return this.#blocks.at(-1)?.element ?? this.element;
   }
 
-  /** Shows the first `length` characters of `text`, of which what is shown now is a beginning, or the other way round. */
+  /** Shows the first `length` characters of a text that only ever grew. */
   show(text, length) {
     if (length < this.length) this.#cut(text, length);
     else if (length > this.length) this.#grow(text.slice(this.length, length));
@@ -38,7 +37,8 @@ class Running {
     for (let from = 0; from < piece.length; ) {
       const block = this.#open(this.length + from);
       const at = (blocks) => Math.max(from, block.start + blocks * BLOCK - this.length);
-      let end = Math.min(piece.indexOf("\n", at(1)) + 1 || Infinity, piece.indexOf(" ", at(2)) + 1 || Infinity, at(3) + 1);
+      const [line, space] = [piece.indexOf("\n", at(1)), piece.indexOf(" ", at(2))].map((found) => found + 1 || Infinity);
+      let end = Math.min(line, space, at(3) + 1);
       // Not between the two halves of a character.
       if ((piece.charCodeAt(end - 1) & 0xfc00) === 0xd800) end++;
       block.text.appendData(piece.slice(from, end));
@@ -58,30 +58,31 @@ class Running {
   }
 }
 
-/** What is waited for at a moment, in words; empty while events come. @param {import("./events.js").Call} call @param {number} ms */
-export function waitedFor(call, ms) {
+/** What is waited for at a moment, in words; empty while events come. */
+function waitedFor(call, ms) {
   if (!ms || (ms >= call.durationMs && !call.running)) return "";
   if (call.count && ms < call.at[0]) return `waiting ${duration(ms)} for the first token`;
   const stall = call.stalls.find(({ start_ms, end_ms }) => start_ms <= ms && ms < end_ms);
   return stall ? `${duration(stall.gap_ms)} ${CAUSES[stall.cause]}` : "";
 }
 
-/** Shows a call at any of its events, in `element`. */
+/** A call's answer at any of its events, and below it what is waited for, in a `box`. */
 export class Answer {
-  element = make("div", { class: "answer" });
   #cursor = make("span", { class: "cursor", "aria-hidden": "true" });
-  /** @type {Map<number, {section: HTMLElement, running: Running}>} by part */
+  #wait = make("p", { class: "replay-silence" });
+  #element = make("div", { class: "answer" });
+  /** Sections by the number of their part, and of their choice. */
   #views = new Map();
-  /** @type {Map<number, HTMLElement>} by number */
   #choices = new Map();
 
-  /** @param {import("./events.js").Call} call */
-  constructor(call) {
+  constructor(call, label) {
     this.call = call;
+    const inside = make("div", {}, this.#element, this.#wait);
+    this.box = make("div", { class: "replay-text", tabIndex: 0, role: "region", "aria-label": label }, inside);
   }
 
-  /** Shows what had come with the first `count` events. @param {number} count */
-  show(count) {
+  /** Shows what had come with the first `count` events, at a moment. */
+  show(count, ms) {
     const { call } = this;
     for (const part of call.parts) {
       const come = part && (part.size ? part.rows[0] < count : part.text !== "");
@@ -90,6 +91,7 @@ export class Answer {
       if (section.hidden === come) section.hidden = !come;
       running.show(part.text, call.lengthAt(part, count));
     }
+    say(this.#wait, waitedFor(call, ms));
     if (!count) return this.#cursor.remove();
     const { last } = this.#view(call.parts[call.part[count - 1]]).running;
     if (this.#cursor.parentNode !== last) last.append(this.#cursor);
@@ -104,7 +106,7 @@ export class Answer {
       section.append(make("p", { class: "part-name" }, name), running.element);
       this.#choice(part.choice).append(section);
       this.#views.set(part.part, (view = { section, running }));
-      if (this.#views.size > this.#choices.size || part.kind !== "text") this.element.classList.add("has-parts");
+      if (this.#views.size > this.#choices.size || part.kind !== "text") this.#element.classList.add("has-parts");
     }
     return view;
   }
@@ -114,24 +116,10 @@ export class Answer {
     if (!choice) {
       choice = make("section", { class: "choice" }, make("p", { class: "choice-name" }, `choice ${number}`));
       const after = [...this.#choices].filter(([other]) => other > number).sort(([a], [b]) => a - b);
-      this.element.insertBefore(choice, after[0]?.[1] ?? null);
+      this.#element.insertBefore(choice, after[0]?.[1] ?? null);
       this.#choices.set(number, choice);
-      this.element.classList.toggle("has-choices", this.#choices.size > 1);
+      this.#element.classList.toggle("has-choices", this.#choices.size > 1);
     }
     return choice;
   }
-}
-
-/** An answer in a box that scrolls with it, and below it what is waited for. @param {import("./events.js").Call} call @param {string} label */
-export function answerBox(call, label) {
-  const answer = new Answer(call);
-  const wait = make("p", { class: "replay-silence" });
-  const box = make("div", { class: "replay-text", tabIndex: 0, role: "region", "aria-label": label });
-  box.append(make("div", {}, answer.element, wait));
-  const show = (count, ms) => {
-    answer.show(count);
-    const words = waitedFor(call, ms);
-    if (wait.textContent !== words) wait.textContent = words;
-  };
-  return { box, show };
 }

@@ -1,4 +1,4 @@
-/** What a replay is steered with: buttons, the scrubber, speed, and the keys people know from terminal recordings. */
+/** What a replay is steered with: buttons, scrubber, speed, and the keys people know from terminal recordings. */
 
 import { make, say } from "./element.js";
 import { SPEEDS } from "./player.js";
@@ -19,11 +19,9 @@ const ICONS = {
   "Step forward": "M4 2l7 6-7 6zM11 2h2v12h-2z",
   "To the end": "M2 2l5 6-5 6zM7 2l5 6-5 6zM12 2h2v12h-2z",
 };
-/** What has use of its own for keys. */
+// What has use of its own for keys, and for space.
 const TYPES = "input:not([type=range], [type=checkbox]), select";
 const PRESSED = "button, input[type=checkbox], a";
-
-/** @typedef {import("./player.js").Player} Player */
 
 function iconButton(label, key, onclick) {
   const button = make("button", { type: "button", onclick });
@@ -42,36 +40,25 @@ function name(button, label) {
   button.setAttribute("aria-label", label);
 }
 
-/**
- * The controls of a player; its keys work in `element`.
- * @param {HTMLElement} element
- * @param {Player} player
- * @param {() => string} where the position in words, as `Event 12/45 · 620 ms / 2300 ms`
- * @returns {{bar: HTMLElement, scrub: HTMLElement, rest: HTMLElement[], mark: (markers: {ms: number, kind: string}[]) => void}}
- *   `mark` puts marks on the scrubber
- */
+/** Controls of a player, whose keys work in `element`; `where` says the position, `mark` marks the scrubber. */
 export function controls(element, player, where) {
   const { track } = player;
   const said = make("p", { class: "tape-unseen", role: "status" });
   const help = helpDialog();
   const play = iconButton("Play", "space", () => player.toggle());
   play.classList.add("is-main");
-  const speed = make("select", { "aria-label": "Speed", onchange: () => player.setSpeed(Number(speed.value)) });
+  const speed = make("select", { "aria-label": "Speed", onchange: () => player.set({ speed: Number(speed.value) }) });
   speed.append(...SPEEDS.map((one) => make("option", { value: one }, `${one}×`)));
-  const squeeze = make("input", { type: "checkbox", onchange: () => player.setSqueeze(squeeze.checked) });
+  const squeeze = make("input", { type: "checkbox", onchange: () => player.set({ squeeze: squeeze.checked }) });
   const at = make("span", { class: "replay-at" });
   const step = (by) => () => {
     player.step(by);
     say(said, where());
   };
-  const stop = () => {
-    player.pause();
-    player.seek(0);
-  };
   const bar = make(
     "div",
     { class: "replay-bar", role: "group", "aria-label": "Replay" },
-    iconButton("Stop", "", stop),
+    iconButton("Stop", "", () => player.stop()),
     iconButton("Step back", ",", step(-1)),
     play,
     iconButton("Step forward", ".", step(1)),
@@ -99,9 +86,10 @@ export function controls(element, player, where) {
   const changed = () => {
     const { playing } = player;
     moved();
-    if (playing !== before.playing) name(play, playing ? "Pause" : "Play");
-    if (playing !== before.playing) say(said, playing ? "Playing" : `Paused. ${where()}`);
-    else if (player.speed !== before.speed) say(said, `Speed ${player.speed}×`);
+    if (playing !== before.playing) {
+      name(play, playing ? "Pause" : "Play");
+      say(said, playing ? "Playing" : `Paused. ${where()}`);
+    } else if (player.speed !== before.speed) say(said, `Speed ${player.speed}×`);
     before = { playing, speed: player.speed };
     speed.value = player.speed;
     squeeze.checked = player.squeeze;
@@ -112,33 +100,21 @@ export function controls(element, player, where) {
   said.textContent = "";
   keys(element, player, help);
   const mark = (markers) => {
-    marks.replaceChildren(...markers.map(({ ms, kind }) => {
-      const one = make("i", { class: `is-${kind}` });
-      one.style.left = `${(100 * ms) / Math.max(1, track.durationMs)}%`;
-      return one;
-    }));
+    marks.replaceChildren(...markers.map(({ kind }) => make("i", { class: `is-${kind}` })));
+    markers.forEach(({ ms }, i) => (marks.children[i].style.left = `${(100 * ms) / Math.max(1, track.durationMs)}%`));
   };
   return { bar, scrub: make("div", { class: "scrub" }, marks, range), rest: [said, help], mark };
 }
 
 function helpDialog() {
-  const list = make("dl");
-  for (const [key, meaning] of Object.entries(HELP)) list.append(make("dt", {}, key), make("dd", {}, meaning));
-  const dialog = make("dialog", { class: "replay-help", "aria-label": "Keys of the replay" });
-  dialog.append(
-    make("p", {}, "Keys work while the focus is in the replay or on the strip."),
-    list,
-    make("button", { type: "button", onclick: () => dialog.close() }, "Close"),
-  );
+  const keys = Object.entries(HELP).flatMap(([key, meaning]) => [make("dt", {}, key), make("dd", {}, meaning)]);
+  const close = make("button", { type: "button", onclick: () => dialog.close() }, "Close");
+  const where = make("p", {}, "Keys work while the focus is in the replay or on the strip.");
+  const dialog = make("dialog", { class: "replay-help", "aria-label": "Keys" }, where, make("dl", {}, ...keys), close);
   return dialog;
 }
 
-/**
- * Lets the keys of a replay work inside an element.
- * @param {HTMLElement} element
- * @param {Player} player
- * @param {HTMLDialogElement} [help]
- */
+/** Lets the keys of a replay work inside an element. */
 export function keys(element, player, help) {
   const acts = {
     " ": () => player.toggle(),

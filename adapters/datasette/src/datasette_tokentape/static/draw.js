@@ -1,4 +1,4 @@
-/** Drawing on a canvas: sharp at every pixel ratio, in the page's colours, again when size or colours change. */
+/** Drawing on a canvas, sharp and in the page's colours, again when size or colours change. */
 
 /** Variable of the colour of each kind of event, and of each cause of a stall. */
 export const KIND_COLOURS = {
@@ -13,21 +13,18 @@ export const CAUSE_COLOURS = { upstream: "--wait", blocked: "--blocked", own: "-
 const LOOKS = ["(prefers-color-scheme: dark)", "(prefers-contrast: more)", "(forced-colors: active)"];
 const FONT = "11.5px system-ui, 'DejaVu Sans', sans-serif";
 
-/** @typedef {(name: string) => string} Colour the value of one of the page's variables */
-
 /**
- * Makes a canvas and keeps it drawn.
+ * Makes a canvas and keeps it drawn; `redraw` draws in the next frame, however often it is called.
  * @param {string} label what it shows, for whoever does not see it
  * @param {number} height in CSS pixels, as is everything that is drawn
- * @param {(context: CanvasRenderingContext2D, width: number, colour: Colour) => void} draw
- * @returns {{canvas: HTMLCanvasElement, redraw: () => void}} `redraw` draws in the next frame, however often it is called
+ * @param {(context: any, width: number, colour: (variable: string) => string) => void} draw
  */
 export function sketch(label, height, draw) {
   const canvas = document.createElement("canvas");
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   canvas.style.cssText = `display:block;width:100%;height:${height}px`;
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  const context = canvas.getContext("2d");
   let asked = 0;
   let width = 0;
   // Asking for a style can cost a layout.
@@ -62,10 +59,7 @@ export function sketch(label, height, draw) {
   return { canvas, redraw };
 }
 
-/**
- * What stays while something moves on top of it: drawn once and copied, until `look` says that it would differ.
- * @param {(context: any, width: number, colour: Colour) => void} draw
- */
+/** What stays while something moves on top of it: drawn once and copied, until `look` says that it would differ. */
 export function still(draw) {
   let known = "";
   const copy = new OffscreenCanvas(1, 1);
@@ -75,7 +69,7 @@ export function still(draw) {
     if (now !== known) {
       known = now;
       [copy.width, copy.height] = [across, down];
-      const to = /** @type {any} */ (copy.getContext("2d"));
+      const to = copy.getContext("2d");
       to.setTransform(context.getTransform());
       to.font = FONT;
       draw(to, width, colour);
@@ -84,18 +78,13 @@ export function still(draw) {
   };
 }
 
-/** The next round number: 1, 2 or 5 with zeros. @param {number} value */
+/** The next round number: 1, 2 or 5 with zeros. */
 export function nice(value) {
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-3)));
   return ([1, 2, 5].find((step) => step * power >= value * 0.999) ?? 10) * power;
 }
 
-/**
- * An axis of time below `y`: marks from 0 on, about `room` pixels apart, with their labels.
- * @param {any} context
- * @param {Colour} colour
- * @param {{ms: number, width: number, y: number, room?: number}} size `width` is that of `ms`
- */
+/** An axis of time below `y`, from 0 to `ms`, which is `width` wide: marks about `room` pixels apart. */
 export function axis(context, colour, { ms, width, y, room = 90 }) {
   const step = nice((ms * room) / width);
   const [unit, name] = step < 100 ? [1, "ms"] : [1000, "s"];
@@ -109,7 +98,7 @@ export function axis(context, colour, { ms, width, y, room = 90 }) {
   }
 }
 
-/** Lines of each cause's hatching, on a square of 6: `/` provider or network, `\` own code, `|` event loop, dots where unknown. */
+/** Hatchings on a square of 6, which tell causes also without colour. */
 const HATCHES = {
   upstream: "M-6 6 6-6M0 6 6 0M0 12 12 0",
   own: "M0-6 12 6M0 0 6 6M-6 0 6 12",
@@ -117,11 +106,11 @@ const HATCHES = {
   unknown: "M2 3H4M2 4H4",
 };
 
-/** A pattern that tells the cause of a silence also without its colour. @param {any} context @param {string} cause @param {Colour} colour */
+/** The pattern of a cause. */
 export function hatch(context, cause, colour) {
   const size = Math.round(6 * devicePixelRatio);
   const tile = new OffscreenCanvas(size, size);
-  const to = /** @type {any} */ (tile.getContext("2d"));
+  const to = tile.getContext("2d");
   to.scale(size / 6, size / 6);
   to.fillStyle = colour("--faint");
   to.fillRect(0, 0, 6, 6);
@@ -139,7 +128,5 @@ export function silence(context, x, y, width, height, cause, colour) {
   context.fillRect(x, y, width, height);
   context.strokeStyle = colour(CAUSE_COLOURS[cause] ?? "--soft");
   context.lineWidth = 0.8;
-  context.setLineDash([3, 2]);
   context.strokeRect(x + 0.4, y + 0.4, Math.max(0, width - 0.8), height - 0.8);
-  context.setLineDash([]);
 }

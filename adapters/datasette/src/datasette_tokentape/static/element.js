@@ -1,9 +1,7 @@
-/** What every element of the pages does: build nodes without markup, and take over from the page's own content, or leave it. */
+/** What every element of the pages does: build nodes without markup, and take over from the page's own content. */
 
 /**
  * Makes an element. Names with a dash, and `role` and `class`, are attributes; anything else is a property.
- * @param {string} name
- * @param {Record<string, any>} [given]
  * @param {...(Node|string)} children text stays text
  * @returns {any}
  */
@@ -26,8 +24,8 @@ export function say(node, text) {
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 /**
- * Enhances what the server put inside it. A subclass has `build()`, which asks the API and returns the nodes that take the place
- * of the content, and `purpose`. Until then, and where it fails, the content stays; why it failed is said above it.
+ * Enhances what the server put inside it: the nodes that a subclass's `build()` returns take its place. Until then, and
+ * where that fails, it stays; why it failed is said above it.
  */
 export class TapeElement extends HTMLElement {
   async connectedCallback() {
@@ -37,7 +35,7 @@ export class TapeElement extends HTMLElement {
       this.replaceChildren(...(await this.build()));
       this.classList.add("is-live");
     } catch (error) {
-      this.prepend(make("p", { class: "tape-note", role: "status" }, `${this.purpose} is missing: ${error.message}.`));
+      this.prepend(make("p", { class: "tape-note", role: "status" }, `This is the plain version: ${error.message}.`));
     }
   }
 }

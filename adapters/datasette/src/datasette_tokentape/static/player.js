@@ -1,25 +1,22 @@
-/** Time of a replay: where it is, how fast it goes, what long silences shrink to. Knows no page, only a track of events. */
+/** Time of a replay: where it is, how fast it goes, what long silences shrink to. */
 
 import { upTo } from "./events.js";
 
 export const SPEEDS = [0.25, 0.5, 1, 2, 5, 10, 20];
 /** How long a silence lasts when pauses are squeezed. */
-export const SQUEEZED_MS = 400;
+const SQUEEZED_MS = 400;
 const MOST_STEP_MS = 5_000;
-/** A frame that comes later than this was not shown meanwhile: the replay stood still. */
+/** After a longer pause nobody was looking: the replay stood still. */
 const LONGEST_FRAME_MS = 250;
 
-/**
- * Maps the time of a call to the time it takes to play it, and back. A silence longer than SQUEEZED_MS takes just that long,
- * at even speed; everything else takes as long as it did.
- */
+/** Maps time to the time it takes to play it, and back: a longer silence takes SQUEEZED_MS. */
 export class Squeeze {
   #starts = [0];
   #ends = [0];
   /** Played time at the start of each silence. */
   #played = [0];
 
-  /** @param {ArrayLike<number>} at when something happened: sorted milliseconds @param {number} count @param {number} end of it all */
+  /** Of `count` events at sorted milliseconds, and the `end` of it all. */
   constructor(at, count, end) {
     let last = 0;
     for (let i = 0; i <= count; i++) {
@@ -52,11 +49,11 @@ export class Squeeze {
 }
 
 /**
- * Plays a track: anything with `at` and `count` (sorted milliseconds), `durationMs` and `running`; it says `change`.
- * Dispatches `move` when the position changed and `state` when it started, stopped, or is played in another way.
+ * Plays a track: something with `at` and `count` (sorted milliseconds), `durationMs` and `running`, that says `change`.
+ * Says `move` when the position changed and `state` when it started, stopped, or is played in another way.
  */
 export class Player extends EventTarget {
-  /** Milliseconds since the start, and how many events are shown. */
+  /** Milliseconds since the start, and how many events have come by then. */
   time = 0;
   count = 0;
   playing = false;
@@ -66,7 +63,6 @@ export class Player extends EventTarget {
   #frame = 0;
   #before = 0;
 
-  /** @param {EventTarget & {at: ArrayLike<number>, count: number, durationMs: number, running: boolean}} track */
   constructor(track) {
     super();
     this.track = track;
@@ -78,28 +74,29 @@ export class Player extends EventTarget {
     const { at, count, durationMs, running } = this.track;
     // While it runs nobody knows how long the silence at its end will be.
     this.#squeezed = new Squeeze(at, count, running ? 0 : durationMs);
-    this.dispatchEvent(new Event("move"));
+    this.#say("move");
   }
 
-  /** Whether everything that came so far is shown. */
+  /** Whether there is nothing more to play, nor will be. */
   get ended() {
-    return this.time >= this.track.durationMs && this.count >= this.track.count;
+    const { durationMs, count, running } = this.track;
+    return !running && this.time >= durationMs && this.count >= count;
   }
 
   play() {
     if (this.playing) return;
-    if (this.ended && !this.track.running) this.seek(0);
+    if (this.ended) this.seek(0);
     this.playing = true;
     this.#before = performance.now();
     this.#frame = requestAnimationFrame((now) => this.#tick(now));
-    this.#changed();
+    this.#say("state");
   }
 
   pause() {
     if (!this.playing) return;
     this.playing = false;
     cancelAnimationFrame(this.#frame);
-    this.#changed();
+    this.#say("state");
   }
 
   toggle() {
@@ -107,51 +104,50 @@ export class Player extends EventTarget {
     else this.play();
   }
 
-  /** @param {number} ms */
+  /** Stands still at the start. */
+  stop() {
+    this.pause();
+    this.seek(0);
+  }
+
   seek(ms) {
     this.time = Math.min(Math.max(0, ms), this.track.durationMs);
     this.count = upTo(this.track.at, this.track.count, this.time);
-    this.dispatchEvent(new Event("move"));
+    this.#say("move");
   }
 
-  /** To the moment at which exactly `count` events have come, the last of them just now. @param {number} count */
+  /** To the moment at which exactly `count` events have come, the last of them just now. */
   seekEvent(count) {
     this.count = Math.min(Math.max(0, count), this.track.count);
     this.time = this.count ? this.track.at[this.count - 1] : 0;
-    this.dispatchEvent(new Event("move"));
+    this.#say("move");
   }
 
-  /** Forward or back by events; stands still there. @param {number} by */
+  /** By events, forward or back; stands still there. */
   step(by) {
     this.pause();
     this.seekEvent(this.count + by);
   }
 
-  /** Forward or back by a twentieth of the whole, 5 s at the most. @param {number} direction 1 or -1 */
+  /** Forward (1) or back (-1) by a twentieth of the whole, 5 s at the most. */
   skip(direction) {
     this.seek(this.time + direction * Math.min(MOST_STEP_MS, this.track.durationMs / 20));
   }
 
-  /** @param {number} speed one of SPEEDS, or the nearest */
-  setSpeed(speed) {
-    this.speed = SPEEDS.reduce((best, one) => (Math.abs(one - speed) < Math.abs(best - speed) ? one : best));
-    this.#changed();
+  /** How it is played; a speed is one of SPEEDS. */
+  set({ speed = this.speed, squeeze = this.squeeze }) {
+    if (SPEEDS.includes(speed)) this.speed = speed;
+    this.squeeze = squeeze;
+    this.#say("state");
   }
 
-  /** @param {number} by 1 faster, -1 slower */
+  /** Faster (1) or slower (-1). */
   shift(by) {
-    const at = SPEEDS.indexOf(this.speed) + by;
-    if (SPEEDS[at]) this.setSpeed(SPEEDS[at]);
+    this.set({ speed: SPEEDS[SPEEDS.indexOf(this.speed) + by] });
   }
 
-  /** @param {boolean} on */
-  setSqueeze(on) {
-    this.squeeze = on;
-    this.#changed();
-  }
-
-  #changed() {
-    this.dispatchEvent(new Event("state"));
+  #say(what) {
+    this.dispatchEvent(new Event(what));
   }
 
   #tick(now) {
@@ -159,7 +155,7 @@ export class Player extends EventTarget {
     this.#before = now;
     const squeezed = this.#squeezed;
     this.seek(this.squeeze ? squeezed.moment(squeezed.played(this.time) + passed) : this.time + passed);
-    if (this.ended && !this.track.running) this.pause();
+    if (this.ended) this.pause();
     if (this.playing) this.#frame = requestAnimationFrame((next) => this.#tick(next));
   }
 }

@@ -1,4 +1,4 @@
-/** A stream on the clock: one mark an event, silences hatched by their cause, and words where there is room. */
+/** A stream on the clock: one mark an event, silences hatched by their cause, words where there is room. */
 
 import { axis, CAUSE_COLOURS, KIND_COLOURS, nice, silence, sketch, still } from "./draw.js";
 import { calm } from "./element.js";
@@ -8,19 +8,13 @@ import { CAUSES, duration, MARKS } from "./format.js";
 const END = 16;
 /** From how many events in the usual pixel on pixels are shaded by how many there are. */
 const CROWD = 2;
-/** So many stalls are tried for a label. */
-const LABELS = 40;
-
-/** @typedef {import("./events.js").Call} Call */
-/** @typedef {{ms: number, label: string, kind: "first"|"answer"|"stall", end_ms: number, cause?: string}} Marker */
-
-/** What is worth jumping to in a call, in the order it came. @param {Call} call @returns {Marker[]} */
+/** What is worth jumping to in a call, in the order it came. */
 export function markersOf(call) {
   const found = [];
   const add = (row, label, kind) => found.push({ ms: call.at[row], end_ms: call.at[row], label, kind });
   const answer = call.answerRow;
   if (call.count) add(0, answer ? "first token (thinking)" : "first token", "first");
-  if (answer > 0) add(answer, "answer", "answer");
+  if (answer > 0 && answer < Infinity) add(answer, "answer", "answer");
   for (const { start_ms: ms, end_ms, gap_ms, cause, position } of call.stalls) {
     const label = `${duration(gap_ms)} ${CAUSES[cause]}`;
     if (position !== "first") found.push({ ms, label, kind: "stall", end_ms, cause });
@@ -28,11 +22,11 @@ export function markersOf(call) {
   return found.sort((a, b) => a.ms - b.ms);
 }
 
-/** Longest first. @param {Marker[]} markers */
+/** Stalls among markers, longest first. */
 export const stallsIn = (markers) =>
   markers.filter(({ kind }) => kind === "stall").sort((a, b) => b.end_ms - b.ms - (a.end_ms - a.ms));
 
-/** Silences to hatch: the wait for the first event, and the stalls. @param {Call} call */
+/** Silences to hatch: the wait for the first event, and the stalls. */
 export function silencesOf(call) {
   const { stalls, count, info } = call;
   if (count ? stalls[0]?.position === "first" : stalls.length) return stalls;
@@ -49,7 +43,6 @@ function drawStream(context, call, { scale, y, height, colour }) {
     if (right - left > 1.5) silence(context, left, y + inset, right - left, height - 2 * inset, cause, colour);
   }
   const ratio = devicePixelRatio;
-  /** @type {Map<number, {kind: string, events: number}>} by pixel */
   const columns = new Map();
   for (let row = 0; row < call.count; row++) {
     const x = Math.round(scale(call.at[row]) * ratio);
@@ -62,7 +55,7 @@ function drawStream(context, call, { scale, y, height, colour }) {
   const crowded = events[events.length >> 1] >= CROWD;
   for (const [x, column] of columns) {
     context.fillStyle = colour(KIND_COLOURS[column.kind]);
-    // Where pixels usually hold several events a darker one holds more; elsewhere each mark is one event.
+    // Where pixels usually hold several events a darker one holds more; else each mark is one event.
     if (crowded) context.globalAlpha = 0.35 + 0.65 * Math.min(1, column.events / most);
     context.fillRect(x / ratio, y, crowded ? 1 / ratio : Math.ceil(1.4 * ratio) / ratio, height);
   }
@@ -75,7 +68,6 @@ function drawStream(context, call, { scale, y, height, colour }) {
 
 /** Labels in two rows that end above `y`, each only where there is room. */
 function drawLabels(context, markers, { scale, y, width, colour }) {
-  /** @type {[number, number][][]} what is taken in each row */
   const rows = [[], []];
   const place = (text, from) => {
     const to = from + context.measureText(text).width;
@@ -94,22 +86,17 @@ function drawLabels(context, markers, { scale, y, width, colour }) {
     context.fillStyle = colour("--soft");
     place(label, x + 7) || place(label, x - 7 - context.measureText(label).width);
   }
-  for (const { ms, end_ms, label, cause } of stallsIn(markers).slice(0, LABELS)) {
+  for (const { ms, end_ms, label, cause } of stallsIn(markers).slice(0, 40)) {
     context.fillStyle = colour(cause === "upstream" ? "--soft" : CAUSE_COLOURS[cause]);
     const middle = scale((ms + end_ms) / 2);
     centred(label, middle) || centred(duration(end_ms - ms), middle);
   }
 }
 
-/** How much time a picture of a track spans: more than has passed while it runs, so that marks stay where they are. */
+/** How much time a picture spans: more than has passed while it runs, so that marks stay in place. */
 export const spanOf = ({ durationMs, running }) => Math.max(1, running ? nice(durationMs * 1.1) : durationMs);
 
-/**
- * A stream on a canvas, with the head of its player, which follows the pointer.
- * @param {Call} call
- * @param {import("./player.js").Player} player its track may be longer than the call
- * @param {{top: number, band: number, height: number, words: boolean}} size `words`: axis and labels too
- */
+/** A stream on a canvas, with its player's head, which a pointer moves; `words`: with axis and labels. */
 export function streamPicture(call, player, { top, band, height, words }) {
   const { track } = player;
   const scaleOf = (width) => (ms) => (ms / spanOf(track)) * (width - END);
@@ -120,6 +107,7 @@ export function streamPicture(call, player, { top, band, height, words }) {
     axis(context, colour, { ms: spanOf(track), width: width - END, y: top + band + 3 });
     drawLabels(context, markersOf(call), { scale, y: top, width, colour });
   });
+  // Asked for less motion it jumps from event to event.
   const headAt = (width) => scaleOf(width)(calm() && player.playing ? (track.at[player.count - 1] ?? 0) : player.time);
   let head = -1;
   const { canvas, redraw } = sketch("", height, (context, width, colour) => {
@@ -137,7 +125,6 @@ export function streamPicture(call, player, { top, band, height, words }) {
     if (!player.playing || Math.abs(headAt(canvas.width / ratio) - head) * ratio > 0.5) redraw();
   });
   call.addEventListener("change", redraw);
-  /** The moment that a pointer is at. */
   const momentAt = ({ clientX }) => {
     const { left, width } = canvas.getBoundingClientRect();
     return Math.min(Math.max(0, ((clientX - left) / (width - END)) * spanOf(track)), track.durationMs);

@@ -11,9 +11,8 @@ const BASE = HEIGHT - 20;
 const BARS = 20;
 const MARKS = [50, 95, 99];
 
-/** Milliseconds between arrivals, sorted; events of one chunk are one arrival, and each choice has gaps of its own. */
+/** Milliseconds between chunks, sorted; each choice has gaps of its own. */
 export function gapsOf(call) {
-  /** @type {Map<number, number>} the last arrival of each choice */
   const last = new Map();
   const gaps = [];
   for (let row = 0; row < call.count; row++) {
@@ -26,7 +25,7 @@ export function gapsOf(call) {
   return Float64Array.from(gaps).sort();
 }
 
-/** A percentile of sorted values, between the two nearest. @param {ArrayLike<number>} sorted @param {number} percent */
+/** A percentile of sorted values, between the two nearest. */
 export function percentile(sorted, percent) {
   const at = ((sorted.length - 1) * percent) / 100;
   const low = sorted[Math.floor(at)];
@@ -48,8 +47,6 @@ export function histogram(sorted) {
 }
 
 class TapeGaps extends CallElement {
-  purpose = "The histogram of gaps";
-
   made() {
     this.note = make("p", { class: "gaps-note" });
     this.picture = sketch("", HEIGHT, (...given) => this.#draw(...given));
@@ -67,9 +64,7 @@ class TapeGaps extends CallElement {
       return { ms, label: `p${percent} ${duration(ms)}` };
     });
     canvas.setAttribute("aria-label", `Gaps between events: ${this.marks.map(({ label }) => label).join(", ")}`);
-    const { longer, width } = this.bars;
-    const over = longer ? `${longer} over ${duration(width * BARS)}, ` : "";
-    say(this.note, `${plural(gaps.length, "gap")}, ${over}longest ${duration(gaps[gaps.length - 1])}`);
+    say(this.note, `${plural(gaps.length, "gap")}, longest ${duration(gaps[gaps.length - 1])}`);
     redraw();
   }
 

@@ -2,18 +2,15 @@
 
 import { CallElement } from "./call-element.js";
 import { axis, sketch, still } from "./draw.js";
-import { duration, plural, whole } from "./format.js";
+import { duration, plural } from "./format.js";
 import { spanOf } from "./stream.js";
 
 const HEIGHT = 150;
 const TOP = 20;
 const BASE = HEIGHT - 24;
-/** Room at the right for the dot. */
 const END = 8;
 
 class TapeGrowth extends CallElement {
-  purpose = "The count over time";
-
   made() {
     const { call, player } = this;
     const stays = still((...given) => this.#drawStill(...given));
@@ -21,14 +18,10 @@ class TapeGrowth extends CallElement {
     this.picture = sketch("", HEIGHT, (context, width, colour) => {
       stays(context, width, colour, [call.count, call.status, spanOf(call)]);
       shown = player.time;
-      const [x, y] = [this.#x(shown, width), this.#y(player.count)];
       context.fillStyle = colour("--ink");
       context.beginPath();
-      context.arc(x, y, 3.5, 0, 7);
+      context.arc(this.#x(shown, width), this.#y(player.count), 3.5, 0, 7);
       context.fill();
-      context.textAlign = x > width / 2 ? "right" : "left";
-      const count = player.count < call.count ? whole(player.count) : "";
-      context.fillText(count, x + (x > width / 2 ? -8 : 8), Math.max(y + 4, TOP + 8));
     });
     player.addEventListener("move", () => {
       const moved = this.#x(Math.abs(player.time - shown), this.picture.canvas.width);

@@ -6,15 +6,15 @@ import { upTo } from "./events.js";
 import { brief, KINDS, plural, visible, whole } from "./format.js";
 
 const COLUMNS = ["#", "event", "kind", "at (ms)", "delta", "waited"];
-const COPIED = ["token_index", "token", "kind", "timestamp_ms", "delta_ms", "wait_ms"];
-/** Rows beyond the edges of what is in view. */
+const COPIED = "token_index\ttoken\tkind\ttimestamp_ms\tdelta_ms\twait_ms";
+/** Lines beyond the edges of what is in view. */
 const SPARE = 4;
 /** Rows that fly by need not be laid out in every frame. */
 const FOLLOW_MS = 80;
-/** Of one event the list shows this much; copying takes all of it. */
+/** Of one event the list shows this much. */
 const SHOWN = 200;
 
-/** Which rows take part in an occurrence of a text, which may go over several events: 1 for each. */
+/** 1 for each row that takes part in an occurrence of a text, which may go over several events. */
 export function rowsWith(call, wanted) {
   const found = new Uint8Array(call.count);
   const pattern = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
@@ -32,11 +32,9 @@ export function rowsWith(call, wanted) {
 }
 
 class TapeList extends CallElement {
-  purpose = "The list";
-  /** The row of the call in each of `count` lines. */
+  /** The row of the call in each of `count` lines, and which line has the keyboard. */
   rows = new Uint32Array(0);
   count = 0;
-  /** The line with the keyboard. */
   active = 0;
   pool = [];
   #asked = 0;
@@ -60,7 +58,7 @@ class TapeList extends CallElement {
   #tools() {
     const { hasText } = this.call;
     const filter = () => this.changed();
-    const field = (type) => make("input", { type, oninput: filter, min: 0 });
+    const field = (type) => make("input", { type, oninput: filter });
     const fields = (this.fields = {
       search: field("search"),
       kind: make("select", { onchange: filter }),
@@ -71,17 +69,15 @@ class TapeList extends CallElement {
     this.follow = make("input", { type: "checkbox", checked: true });
     this.shown = make("span", { class: "list-count" });
     this.said = make("p", { class: "tape-unseen", role: "status" });
-    const copy = (what, text) =>
-      make("button", { type: "button", onclick: () => this.#copy(what, text.call(this)) }, `Copy ${what}`);
-    const text = copy("text", this.#text);
-    text.disabled = !hasText;
+    const copy = (what, text, disabled) =>
+      make("button", { type: "button", disabled, onclick: () => this.#copy(what, text()) }, `Copy ${what}`);
     return make(
       "div",
       { class: "list-tools" },
       ...Object.entries(fields).map(([name, input]) => make("label", {}, name, input)),
       make("label", {}, this.follow, "follow the replay"),
-      text,
-      copy("rows", this.#table),
+      copy("text", () => this.#listed((row) => this.call.token[row]).join(""), !hasText),
+      copy("rows", () => this.#table(), false),
       this.shown,
     );
   }
@@ -99,8 +95,9 @@ class TapeList extends CallElement {
     });
     let followed = 0;
     const follow = () => {
-      if (player.playing && performance.now() - followed < FOLLOW_MS) return;
-      followed = performance.now();
+      const now = performance.now();
+      if (player.playing && now - followed < FOLLOW_MS) return;
+      followed = now;
       if (this.follow.checked) this.#reveal(upTo(this.rows, this.count, player.count - 1) - 1);
       this.#soon();
     };
@@ -130,8 +127,7 @@ class TapeList extends CallElement {
     this.stalled = new Set(call.stalls.map(({ token_index }) => token_index));
     this.view.setAttribute("aria-rowcount", this.count + 1);
     this.body.style.height = `calc(var(--row) * ${this.count})`;
-    const some = this.count < call.count ? `${whole(this.count)} of ` : "";
-    say(this.shown, some + plural(call.count, "event"));
+    say(this.shown, (this.count < call.count ? `${whole(this.count)} of ` : "") + plural(call.count, "event"));
     for (const line of this.pool) line.at = -1;
     this.#soon();
   }
@@ -170,23 +166,20 @@ class TapeList extends CallElement {
       element.style.transform = `translateY(calc(var(--row) * ${at}))`;
       element.setAttribute("aria-rowindex", at + 2);
       element.id = `event-${at}`;
-      const shown = token === null ? "not recorded" : token ? visible(token.slice(0, SHOWN)) : "masked";
-      const gap = row ? brief(call.gap(row)) : "";
-      [whole(call.index[row] + 1), shown, KINDS[call.kindOf(row)], whole(call.at[row]), gap, brief(call.wait[row])].forEach(
-        (text, i) => (texts[i].data = text),
-      );
+      const shown = token ? visible(token.slice(0, SHOWN)) : token === null ? "not recorded" : "masked";
+      const times = [whole(call.at[row]), row ? brief(call.gap(row)) : "", brief(call.wait[row])];
+      const all = [whole(call.index[row] + 1), shown, KINDS[call.kindOf(row)], ...times];
+      all.forEach((text, i) => (texts[i].data = text));
     }
     const here = row === player.count - 1;
+    const looks = { here, stall: this.stalled.has(call.index[row]), active: at === this.active, blank: !token };
     let look = `list-row is-${call.kindOf(row)}`;
-    if (here) look += " is-here";
-    if (this.stalled.has(call.index[row])) look += " is-stall";
-    if (at === this.active) look += " is-active";
-    if (!token) look += " is-blank";
+    for (const name in looks) if (looks[name]) look += ` is-${name}`;
     if (element.className !== look) element.className = look;
     element.setAttribute("aria-selected", here);
   }
 
-  /** Scrolls so far that a line is in view. */
+  /** Scrolls until a line is in view. */
   #reveal(at) {
     if (at < 0 || !this.high) return;
     const { view, high, tall } = this;
@@ -196,10 +189,9 @@ class TapeList extends CallElement {
   }
 
   #go(at) {
-    this.active = at;
+    this.#activate(at);
     this.player.pause();
     this.player.seekEvent(this.rows[at] + 1);
-    this.view.setAttribute("aria-activedescendant", `event-${at}`);
   }
 
   #key(event) {
@@ -208,19 +200,19 @@ class TapeList extends CallElement {
     const moved = by[event.key];
     if (moved === undefined || !this.count) return;
     event.preventDefault();
-    if (!moved) return this.#go(this.active);
-    this.active = Math.min(Math.max(0, this.active + moved), this.count - 1);
-    this.#reveal(this.active);
+    this.#activate(Math.min(Math.max(0, this.active + moved), this.count - 1));
+    if (!moved) this.#go(this.active);
+  }
+
+  #activate(at) {
+    this.active = at;
+    this.#reveal(at);
     this.#render();
-    this.view.setAttribute("aria-activedescendant", `event-${this.active}`);
+    this.view.setAttribute("aria-activedescendant", `event-${at}`);
   }
 
   #listed(of) {
     return Array.from(this.rows.subarray(0, this.count), of);
-  }
-
-  #text() {
-    return this.#listed((row) => this.call.token[row]).join("");
   }
 
   #table() {
@@ -232,7 +224,7 @@ class TapeList extends CallElement {
       const times = [call.at[row], call.gap(row), call.wait[row]].map((ms) => ms.toFixed(3));
       return [call.index[row], safe, call.kindOf(row), ...times].join("\t");
     });
-    return [COPIED.join("\t"), ...lines].join("\n");
+    return [COPIED, ...lines].join("\n");
   }
 
   async #copy(what, text) {

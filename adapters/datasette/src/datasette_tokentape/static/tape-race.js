@@ -1,10 +1,11 @@
 /** The race: two to six calls replayed on one clock, side by side. */
 
-import { answerBox } from "./answer.js";
+import { Answer } from "./answer.js";
 import { controls } from "./controls.js";
 import { make, say, TapeElement } from "./element.js";
 import { ask, callOf } from "./events.js";
-import { duration, exact, firstToken, MARKS, plural, rate } from "./format.js";
+import { duration, exact, MARKS, plural } from "./format.js";
+import { firstToken, rate } from "./numbers.js";
 import { Player } from "./player.js";
 import { streamPicture } from "./stream.js";
 
@@ -49,7 +50,6 @@ class Together extends EventTarget {
 }
 
 class TapeRace extends TapeElement {
-  purpose = "The race";
   /** @type {Map<string, any>} by uid */
   lanes = new Map();
 
@@ -65,7 +65,7 @@ class TapeRace extends TapeElement {
     const calls = await Promise.all(uids.map((uid) => callOf(this, uid)));
     for (const call of calls) this.#add(call);
     this.#changed();
-    if (asked.has("speed")) this.player.setSpeed(Number(asked.get("speed")));
+    if (asked.has("speed")) this.player.set({ speed: Number(asked.get("speed")) });
     if (asked.has("t")) this.player.seek(Number(asked.get("t")));
     if (this.track.running) {
       this.player.seek(this.track.durationMs);
@@ -94,7 +94,10 @@ class TapeRace extends TapeElement {
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#join(field.value.trim()).then(() => (field.value = ""), (error) => say(this.said, `Not added: ${error.message}.`));
+      this.#join(field.value.trim()).then(
+        () => (field.value = ""),
+        (error) => say(this.said, `Not added: ${error.message}.`),
+      );
     });
     const { calls } = await ask(this, "/llm-calls", { limit: RECENT });
     for (const call of calls) {
@@ -120,26 +123,28 @@ class TapeRace extends TapeElement {
     const query = this.dataset.query ? `?${this.dataset.query}` : "";
     const now = make("span", { class: "lane-now" });
     const numbers = make("p", { class: "lane-numbers" });
-    const { box, show } = answerBox(call, `Answer of ${info.name}`);
+    const answer = new Answer(call, `Answer of ${info.name}`);
     const { canvas } = streamPicture(call, this.player, { top: 6, band: 18, height: 34, words: false });
     canvas.setAttribute("aria-label", `${plural(call.count, "event")} of ${info.name} on the clock of all`);
     const remove = make("button", { type: "button", onclick: () => this.#remove(info.uid) }, "✕");
     remove.setAttribute("aria-label", `Remove ${info.name}`);
     const link = make("a", { href: `${this.dataset.pages}/calls/${info.uid}${query}` }, info.name);
-    const lane = make("article", { class: "lane card" }, make("h2", {}, link, now, remove), canvas, box, numbers);
+    const head = make("h2", {}, link, now, remove);
+    const lane = make("article", { class: "lane card" }, head, canvas, answer.box, numbers);
     this.place.append(lane);
     const changed = () => {
       this.track.merge();
       say(numbers, this.#numbers(call));
     };
     call.addEventListener("change", changed);
-    this.lanes.set(info.uid, { call, lane, now, show, changed });
+    this.lanes.set(info.uid, { call, lane, now, answer, changed });
     say(numbers, this.#numbers(call));
   }
 
   #numbers({ info, count }) {
     const perEvent = info.token_count && count ? info.token_count / count : 0;
-    const amount = info.token_count == null ? plural(info.event_count ?? count, "event") : plural(info.token_count, "token");
+    const tokens = info.token_count;
+    const amount = tokens == null ? plural(info.event_count ?? count, "event") : plural(tokens, "token");
     const words = [firstToken(info), rate(info), amount, perEvent > 1.05 && `${perEvent.toFixed(1)} tokens an event`];
     return words.filter(Boolean).join(" · ");
   }
@@ -166,9 +171,9 @@ class TapeRace extends TapeElement {
     const { time } = this.player;
     const finished = [...this.lanes.values()].filter(({ call }) => call.status === "completed");
     const ends = finished.map(({ call }) => call.durationMs).sort((a, b) => a - b);
-    for (const { call, now, show } of this.lanes.values()) {
+    for (const { call, now, answer } of this.lanes.values()) {
       const count = call.countAt(time);
-      show(count, time);
+      answer.show(count, time);
       const over = !call.running && time >= call.durationMs;
       const place = PLACES[ends.indexOf(call.durationMs)] ?? call.status;
       const ended = `${MARKS[call.status]} ${place}, ${duration(call.durationMs)}`;

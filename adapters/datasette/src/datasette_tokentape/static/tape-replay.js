@@ -1,6 +1,6 @@
 /** The replay: the answer appears as it came. */
 
-import { answerBox } from "./answer.js";
+import { Answer } from "./answer.js";
 import { CallElement } from "./call-element.js";
 import { controls } from "./controls.js";
 import { make, say } from "./element.js";
@@ -11,14 +11,12 @@ import { markersOf, stallsIn } from "./stream.js";
 const JUMPS = 8;
 const MARKS = 200;
 class TapeReplay extends CallElement {
-  purpose = "The replay";
-
   made() {
     const { call, player } = this;
     this.note = make("p", { class: "tape-note" });
     this.jumps = make("ul", { class: "jumps", "aria-label": "Jump to" });
-    const { box, show } = answerBox(call, "The answer as it came");
-    this.show = () => show(player.count, player.time);
+    const answer = new Answer(call, "The answer as it came");
+    this.show = () => answer.show(player.count, player.time);
     const where = () =>
       `Event ${whole(player.count)}/${whole(call.count)} · ${exact(player.time)} / ${exact(call.durationMs)}`;
     this.controls = controls(this, player, where);
@@ -27,7 +25,7 @@ class TapeReplay extends CallElement {
     player.seek(call.durationMs);
     if (call.running) player.play();
     const { bar, scrub, rest } = this.controls;
-    return [this.note, box, scrub, bar, this.jumps, ...rest];
+    return [this.note, answer.box, scrub, bar, this.jumps, ...rest];
   }
 
   changed() {
@@ -43,7 +41,8 @@ class TapeReplay extends CallElement {
       const where = kind === "stall" ? label : `${label} ${duration(ms)}`;
       return make("li", {}, make("button", { type: "button", onclick: () => player.seek(ms) }, where));
     });
-    if (stalls.length > JUMPS) jumps.push(make("li", {}, `${plural(stalls.length - JUMPS, "shorter stall")} in the list`));
+    const more = stalls.length - JUMPS;
+    if (more > 0) jumps.push(make("li", {}, `${plural(more, "shorter stall")} in the list`));
     this.jumps.replaceChildren(...jumps);
     this.jumps.hidden = !jumps.length;
     this.show();

@@ -1,4 +1,4 @@
-/** The token strip: every event of a call a mark at its arrival, with the head of the replay; a click goes there. */
+/** The token strip: every event a mark at its arrival, with the head of the replay; a click goes there. */
 
 import { CallElement } from "./call-element.js";
 import { keys } from "./controls.js";
@@ -10,8 +10,6 @@ import { markersOf, silencesOf, streamPicture } from "./stream.js";
 const HINT = "Click or drag to go there.";
 
 class TapeStrip extends CallElement {
-  purpose = "The strip";
-
   made() {
     const size = { top: 34, band: 36, height: 94, words: true };
     const { canvas, momentAt } = streamPicture(this.call, this.player, size);
@@ -40,9 +38,9 @@ class TapeStrip extends CallElement {
   /** The picture in words, and what its colours and hatchings mean: of those that occur. */
   changed() {
     const { call, canvas } = this;
-    const words = markersOf(call).map(({ ms, label }) => `; ${label} at ${duration(ms)}`);
-    const all = `${plural(call.count, "event")} in ${duration(call.durationMs)}`;
-    canvas.setAttribute("aria-label", all + words.slice(0, 20).join(""));
+    const words = markersOf(call).map(({ ms, label }) => `${label} at ${duration(ms)}`);
+    words.unshift(`${plural(call.count, "event")} in ${duration(call.durationMs)}`);
+    canvas.setAttribute("aria-label", words.slice(0, 20).join("; "));
     const causes = new Set(silencesOf(call).map(({ cause }) => cause));
     this.legend.replaceChildren(
       ...call.kinds.map((kind) => swatch(KINDS[kind], 8, (colour) => colour(KIND_COLOURS[kind]))),
