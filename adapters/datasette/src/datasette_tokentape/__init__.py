@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
+
 from tokentape.hookspecs import hookimpl as tokentape_hookimpl
 
 if TYPE_CHECKING:
