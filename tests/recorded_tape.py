@@ -204,7 +204,7 @@ class Program:
 
     def say(self, model: str, *tokens: str) -> None:
         self.server.add([Role(), *((EVERY_S, Text(token)) for token in tokens), Finish(), Usage(3, 20)])
-        with tokentape.label(**{"user": HOSTILE_NAME}):
+        with tokentape.label(user=HOSTILE_NAME):
             _drain(self.ask(model))
 
     def call_tools(self) -> None:

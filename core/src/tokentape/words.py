@@ -152,10 +152,11 @@ def left(call: Row) -> str | None:
     reason = _NOT_KEPT.get(kept["events"])
     if reason is None:
         return None
-    count = "no" if not kept["event_count"] else f"{kept['event_count']:,}"
+    some = f"{kept['event_count']:,}" if kept["event_count"] else "None"
+    verb = "are" if kept["event_count"] > 1 else "is"
     content = "its text" if kept["content"] else "no text"
-    said = f"Of {plural(call['event_count'], 'token event')} {count} are left: {reason}. "
-    return f"{said}Its numbers are those of all events; {content} is kept."
+    said = f"{some} of its {plural(call['event_count'], 'token event')} {verb} left: {reason}"
+    return f"{said}. Its numbers are those of all events; {content} is kept."
 
 
 def waits_for(call: Row) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
+
 from tokentape.hookspecs import hookimpl as tokentape_hookimpl
 
 if TYPE_CHECKING:
@@ -63,10 +64,15 @@ def menu_links(datasette: Datasette, actor: dict[str, Any] | None) -> Any:
     """A link to the pages, for who may see a tape."""
 
     async def links() -> list[dict[str, str]]:
+        import sqlite3
+
         from .access import visible_tapes
         from .policy import BASE
 
-        found = await visible_tapes(datasette, actor)
+        try:
+            found = await visible_tapes(datasette, actor)
+        except sqlite3.OperationalError:
+            found = []  # a page of Datasette that needs no tape does not fail because of one
         return [{"href": datasette.urls.path(BASE), "label": "LLM streams"}] if found else []
 
     return links

@@ -61,16 +61,14 @@ def open_datasette(
     allowed = {} if allow is None else {"allow": dict(allow)}
     more: dict[str, Any] = {"metadata": {**metadata, **allowed}, "settings": dict(settings)}
     if "config" in inspect.signature(Datasette).parameters:
-        queries = {
-            name: {"queries": database["queries"]} for name, database in metadata.get("databases", {}).items()
-        }
+        queries = {name: {"queries": database["queries"]} for name, database in metadata.get("databases", {}).items()}
         more = {"metadata": dict(metadata), "config": {**allowed, "settings": dict(settings), "databases": queries}}
     return Datasette([str(path)], **more)
 
 
 def login_path(datasette: Datasette) -> str:
     """Path and query of the link that logs in once, as `--root` makes it."""
-    return f"{LOGIN}?token={datasette._root_token}"  # noqa: SLF001  # as Datasette's own command does
+    return f"{LOGIN}?token={datasette._root_token}"  # as Datasette's own command does
 
 
 async def actor_of(datasette: Datasette, scope: Scope, receive: Receive) -> Any:

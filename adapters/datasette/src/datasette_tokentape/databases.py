@@ -51,17 +51,27 @@ class DatabaseSource:
 
 
 async def tapes(datasette: Datasette) -> list[Database]:
-    """The databases that are tapes, in the order they were opened."""
+    """The databases that are tapes, in the order they were opened.
+
+    Raises:
+        sqlite3.OperationalError: one cannot be read now.
+    """
     candidates = [database for database in datasette.databases.values() if not database.is_memory]
     answers = await asyncio.gather(*map(is_tape, candidates))
     return [database for database, answer in zip(candidates, answers, strict=True) if answer]
 
 
 async def is_tape(database: Database) -> bool:
-    """Whether a database is a tape."""
+    """Whether a database is a tape.
+
+    Raises:
+        sqlite3.OperationalError: it cannot be read now.
+    """
     try:
         found: int = await database.execute_fn(_application_id)
-    except sqlite3.Error:
+    except sqlite3.OperationalError:
+        raise
+    except sqlite3.DatabaseError:
         return False
     return found == APPLICATION_ID
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -76,10 +77,10 @@ def _api() -> Callable[..., Awaitable[Response | None]]:
         try:
             place = await find_place(datasette, request)
             database = place.database
-        except Problem as problem:
-            return _api_problem(problem.status, str(problem))
         except Forbidden as error:
             return _api_problem(HTTPStatus.FORBIDDEN, str(error))
+        except Exception as error:
+            return _api_problem(*_told(error))
         known, app = apps.get(database.name, (None, None))
         if app is None or known is not database:
             app = create_app(DatabaseSource(database))
@@ -117,6 +118,8 @@ def _told(error: Exception) -> tuple[int, str]:
         return HTTPStatus.BAD_REQUEST, str(error)
     if isinstance(error, TapeError):
         return HTTPStatus.SERVICE_UNAVAILABLE, f"{error}."
+    if isinstance(error, sqlite3.OperationalError):
+        return HTTPStatus.SERVICE_UNAVAILABLE, f"The tape cannot be read now ({error}); try again."
     logger.error("a page failed", exc_info=error)
     return HTTPStatus.INTERNAL_SERVER_ERROR, "This page could not be made; the log of the server says why."
 

@@ -126,7 +126,7 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         found.close()
         raise CannotServe(
-            f"{host} port {port} cannot be used ({error.strerror}); choose another with --port N, or a free one with --port 0"
+            f"port {port} of {host} cannot be used ({error.strerror}); choose another with --port N, or 0 for any"
         ) from error
     return found
 

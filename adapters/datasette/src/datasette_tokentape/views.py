@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from tokentape.shares import shares_of_run
 from tokentape.tape import Row, Tape
 from tokentape_api.answers import in_order, the_call, the_run
-from tokentape_api.cursors import cursor, key
+from tokentape_api.cursors import key, page
 from tokentape_api.problems import Invalid, NotFound
 
 from . import asked
@@ -58,15 +58,16 @@ async def index(place: Place, request: Request) -> Page:
         return {"calls": calls, "runs": runs}
 
     found = await place.read(read)
-    calls, runs = found["calls"], found["runs"]
+    calls = page("rows", "page of calls", found["calls"], limit, ("started_unix_us", "id"))
+    runs = page("rows", "page of runs", found["runs"], RUNS, ("started_at", "id"))
     context = {
         "filters": {name: request.args.get(name) or "" for name in FILTERS},
         "is_filtered": any(filters.values()),
         "statuses": STATUSES,
-        "runs": runs[:RUNS],
-        "calls": calls[:limit],
-        "older_runs": _after("page of runs", runs, RUNS, ("started_at", "id")),
-        "older_calls": _after("page of calls", calls, limit, ("started_unix_us", "id")),
+        "runs": runs["rows"],
+        "calls": calls["rows"],
+        "older_runs": runs["next"],
+        "older_calls": calls["next"],
         "asked_for": {name: request.args.get(name) for name in (*FILTERS, "limit")},
         "at": {"runs": request.args.get("runs"), "calls": request.args.get("calls")},
     }
@@ -194,11 +195,6 @@ def _as_asked(filters: Row) -> Row:
         "stalled": True if filters["stalled"] else None,
         "labels": [] if label is None else [label.split(":", 1)],
     }
-
-
-def _after(of: str, rows: Sequence[Row], limit: int, names: tuple[str, str]) -> str | None:
-    """The cursor behind a page of rows; None where it was the last."""
-    return cursor(of, [rows[limit - 1][name] for name in names]) if len(rows) > limit else None
 
 
 def _flattened(calls: Sequence[Row], depth: int = 0) -> list[Row]:

@@ -77,8 +77,9 @@ def _missing(name: str, plugin: str) -> click.Command:
     from .plugins import report
 
     def say(**_: Any) -> None:
-        reason = next((row["reason"] for row in report() if row["name"] == plugin), "it is not installed")
-        raise Mistake(f'{name} comes with the plugin {plugin}: {reason}; pip install "tokentape[{plugin}]"', 1)
+        reasons = [row["reason"] for row in report() if row["name"] == plugin]
+        helps = reasons[0] if reasons else f'pip install "tokentape[{plugin}]"'
+        raise Mistake(f"{name} comes with the plugin {plugin}: {helps}", 1)
 
     settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
     return click.Command(name, callback=say, params=[], context_settings=settings)
