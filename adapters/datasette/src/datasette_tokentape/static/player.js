@@ -74,7 +74,7 @@ export class Player extends EventTarget {
     const { at, count, durationMs, running } = this.track;
     // While it runs nobody knows how long the silence at its end will be.
     this.#squeezed = new Squeeze(at, count, running ? 0 : durationMs);
-    this.#say("move");
+    this.seek(this.time);
   }
 
   /** Whether there is nothing more to play, nor will be. */

@@ -154,9 +154,9 @@ class TapeRace extends TapeElement {
     call.removeEventListener("change", changed);
     lane.remove();
     this.lanes.delete(uid);
+    say(this.said, `${call.info.name} left.`);
     this.#changed();
     this.#rewrite();
-    say(this.said, `${call.info.name} left.`);
     this.querySelector(".is-main").focus();
   }
 
