@@ -1,7 +1,7 @@
 """A tape recorded through real SDKs, with every kind of ending, for tests and pictures of the pages.
 
 `python tests/recorded_tape.py PATH` records it; that takes a few seconds and happens in a process of its own, so that
-no test's patches are on it and no patch of its is left behind. What `HOSTILE` says, models and users say too.
+no test's patches are on it and no patch of its is left behind.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import tokentape
+from hostile import HOSTILE, HOSTILE_NAME
 from tokentape.testing import (
     Drop,
     Event,
@@ -40,21 +41,6 @@ from tokentape.testing import (
 STALL_MS = 200
 PAUSE_S = 0.35
 EVERY_S = 0.01
-# What would be a script, an image that runs one, the end of whatever it stands in, a formula, another direction, a NUL.
-HOSTILE = (
-    "<scr",
-    "ipt>window.hacked=1</scr",
-    "ipt>",
-    "<img src=x onerror=window.hacked=1>",
-    "</table></tape-list><svg onload=window.hacked=1>",
-    '"\' onmouseover=window.hacked=1 x="',
-    "{{ 7*7 }}{% raw %}",
-    "=HYPERLINK(0)",
-    "\u202egnp.exe",
-    "\x00\x1b[31m",
-    "&lt;b&gt;",
-)
-HOSTILE_NAME = '<script>window.hacked=1</script>"><img src=x onerror=window.hacked=1>'
 
 Steps = list[Event | tuple[float, Event]]
 

@@ -42,9 +42,6 @@ class DatabaseSource:
 
         try:
             found: T = await self._database.execute_fn(run)
-        except TapeError as error:
-            # Whoever looks at a page need not know where on this machine the file is.
-            raise type(error)(str(error).replace(str(self._database.path), self._database.name)) from error
         except sqlite3.Error as error:
             raise TapeError(f"{self._database.name} cannot be read ({error})") from error
         return found
