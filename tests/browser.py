@@ -1,15 +1,19 @@
-"""A real browser for tests of the pages: console errors and requests to anywhere else fail a test."""
+"""What tests of the pages in a real browser need: the pages themselves, and eyes for what goes wrong on them."""
 
 from __future__ import annotations
 
 import shutil
-import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+import uvicorn
+from datasette.app import Datasette
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
+
+from programs import eventually
 
 # Debian's; the browsers that Playwright would download are not used.
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -28,15 +32,18 @@ RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 LOOPBACK = {"127.0.0.1", "localhost"}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser for the tests of a module, which are sync: its loop would be in the way of others."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium was not found (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield browser
-        browser.close()
+@contextmanager
+def pages(*tapes: Path) -> Iterator[str]:
+    """The pages of tapes, in Datasette on a thread: their address, without a slash at its end."""
+    app = Datasette([str(tape) for tape in tapes]).app()
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert eventually(lambda: server.started or not thread.is_alive(), bool, within=30)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}/-/tokentape"
+    server.should_exit = True
+    thread.join(30)
 
 
 class Watch:
@@ -56,47 +63,6 @@ class Watch:
         address = urlsplit(request.url)
         if address.scheme in {"http", "https"} and address.hostname not in LOOPBACK:
             self.troubles.append(f"request elsewhere: {request.url}")
-
-
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser context of its own; it may read and write its clipboard."""
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    context.set_default_timeout(10_000)
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def watch(context: BrowserContext) -> Iterator[Watch]:
-    """Console errors and foreign requests of the test's pages; any that are left at its end fail it."""
-    watch = Watch(context)
-    yield watch
-    assert watch.troubles == []
-
-
-@pytest.fixture
-def page(context: BrowserContext, watch: Watch) -> Page:
-    """A page on which nothing goes wrong unnoticed."""
-    return context.new_page()
-
-
-@pytest.fixture(scope="session")
-def axe(request: pytest.FixtureRequest) -> str:
-    """The script of axe-core, got through npm into pytest's cache."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm was not found")
-    folder = Path(request.config.cache.mkdir("axe"))
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    if AXE.rpartition("@")[2] not in _version(script):
-        command = [npm, "install", "--prefix", str(folder), "--no-save", "--ignore-scripts", "--no-audit", AXE]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return script.read_text("utf-8")
-
-
-def _version(script: Path) -> str:
-    return script.read_text("utf-8")[:60] if script.is_file() else ""
 
 
 def violations(page: Page, axe: str) -> list[str]:

@@ -238,8 +238,8 @@ async def test_recorded_text_is_never_markup_on_any_page(datasette, recorded_tap
 
 
 TAGS = """
-a abbr bdi body button caption code datalist details div em footer form h1 h2 h3 head header html input label li link main
-meta nav noscript option p path pre script section select span strong style summary svg table tape-gaps tape-growth
+a abbr bdi body button caption code datalist details div em footer form h1 h2 h3 head header html input label li link
+main meta nav noscript option p path pre script section select span strong style summary svg table tape-gaps tape-growth
 tape-list tape-live tape-models tape-race tape-replay tape-strip tape-timeline tbody td th thead time title tr ul
 """
 

@@ -102,7 +102,7 @@ export function axis(context, colour, { ms, width, y, room = 90 }) {
 const HATCHES = {
   upstream: "M-6 6 6-6M0 6 6 0M0 12 12 0",
   own: "M0-6 12 6M0 0 6 6M-6 0 6 12",
-  blocked: "M2 0V6M3 0V6M4 0V6",
+  blocked: "M2 0V6M3 0V6",
   unknown: "M2 3H4M2 4H4",
 };
 

@@ -56,7 +56,7 @@ class TapeGaps extends CallElement {
   changed() {
     const gaps = gapsOf(this.call);
     const { canvas, redraw } = this.picture;
-    canvas.hidden = !gaps.length;
+    canvas.style.display = gaps.length ? "block" : "none";
     if (!gaps.length) return say(this.note, "There is no gap: fewer than two events came.");
     this.bars = histogram(gaps);
     this.marks = MARKS.map((percent) => {
