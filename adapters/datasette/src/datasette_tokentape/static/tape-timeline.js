@@ -76,7 +76,7 @@ class TapeTimeline extends TapeElement {
 
   #legend() {
     const statuses = Object.entries(MARKS).map(([status, sign]) => {
-      const mark = make("span", { class: `status-${status}`, "aria-hidden": "true" }, sign);
+      const mark = make("span", { class: `status status-${status}`, "aria-hidden": "true" }, sign);
       return make("li", {}, mark, status);
     });
     return make("ul", { class: "legend tl-legend" }, ...this.source.hatchings, this.rates, ...statuses);

@@ -12,7 +12,7 @@ const ROW = 44;
 /** Rows that share a canvas: only those in sight are drawn. */
 const CHUNK = 16;
 const AXIS = 26;
-const BAR = 16;
+const BAR = 18;
 const HINT = "Point at a bar, or go to a name with Tab: what is there is told here. Keys: + − 0 ← → and , . along a bar.";
 
 /** A chart of rows in a view; `hrefOf(row)` is where a row leads. */
@@ -94,7 +94,7 @@ export class Chart {
     if (!shown) this.#shown.set(row.key, (shown = newRow(row, this.hrefOf(row))));
     shown.element.style.setProperty("--depth", Math.min(row.depth, 4));
     if (row.status) {
-      shown.sign.className = `tl-sign status-${row.status}`;
+      shown.sign.className = `tl-sign status status-${row.status}`;
       say(shown.sign, MARKS[row.status] ?? "·");
       say(shown.word, `${row.status}, `);
     }

@@ -59,7 +59,7 @@ export function zoomButtons(view) {
     make("button", { type: "button", "aria-label": label, title: `${label} (${key})`, onclick: act }, text);
   const closer = button("Zoom in", "+", "+", () => view.zoom(CLOSER));
   const wider = button("Zoom out", "−", "−", () => view.zoom(1 / CLOSER));
-  const all = button("Show all", "0", "0", () => view.reset());
+  const all = button("Show all", "0", "All", () => view.reset());
   const back = button("Earlier", "←", "←", () => view.pan(-STEP));
   const on = button("Later", "→", "→", () => view.pan(STEP));
   const look = () => {
