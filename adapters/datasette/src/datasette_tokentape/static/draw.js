@@ -106,8 +106,16 @@ const HATCHES = {
   unknown: "M2 3H4M2 4H4",
 };
 
+const patterns = new Map();
+
 /** The pattern of a cause. */
 export function hatch(context, cause, colour) {
+  const look = [cause, colour("--faint"), colour(CAUSE_COLOURS[cause] ?? "--soft"), devicePixelRatio].join();
+  if (!patterns.has(look)) patterns.set(look, newPattern(context, cause, colour));
+  return patterns.get(look);
+}
+
+function newPattern(context, cause, colour) {
   const size = Math.round(6 * devicePixelRatio);
   const tile = new OffscreenCanvas(size, size);
   const to = tile.getContext("2d");

@@ -2,9 +2,10 @@
 
 import { CallElement } from "./call-element.js";
 import { keys } from "./controls.js";
-import { hatch, KIND_COLOURS, sketch } from "./draw.js";
+import { KIND_COLOURS } from "./draw.js";
 import { make, say } from "./element.js";
 import { CAUSES, duration, exact, KINDS, plural, visible, whole } from "./format.js";
+import { hatched, swatch } from "./legend.js";
 import { markersOf, silencesOf, streamPicture } from "./stream.js";
 
 const HINT = "Click or drag to go there.";
@@ -44,20 +45,9 @@ class TapeStrip extends CallElement {
     const causes = new Set(silencesOf(call).map(({ cause }) => cause));
     this.legend.replaceChildren(
       ...call.kinds.map((kind) => swatch(KINDS[kind], 8, (colour) => colour(KIND_COLOURS[kind]))),
-      ...[...causes].map((cause) => swatch(CAUSES[cause], 26, (colour, context) => hatch(context, cause, colour))),
+      ...[...causes].map((cause) => hatched(cause)),
     );
   }
-}
-
-/** A small picture and what it stands for. */
-function swatch(words, wide, fill) {
-  const { canvas } = sketch("", 12, (context, width, colour) => {
-    context.fillStyle = fill(colour, context);
-    context.fillRect(0, 0, width, 12);
-  });
-  canvas.style.width = `${wide}px`;
-  canvas.setAttribute("aria-hidden", "true");
-  return make("li", {}, canvas, words);
 }
 
 customElements.define("tape-strip", TapeStrip);
