@@ -1,4 +1,4 @@
-/** What a replay is steered with: buttons, scrubber, speed, and the keys people know from terminal recordings. */
+/** What a replay is steered with: buttons, scrubber, and the keys people know from terminal recordings. */
 
 import { make, say } from "./element.js";
 import { SPEEDS } from "./player.js";
@@ -24,8 +24,7 @@ const TYPES = "input:not([type=range], [type=checkbox]), select";
 const PRESSED = "button, input[type=checkbox], a";
 
 function iconButton(label, key, onclick) {
-  const button = make("button", { type: "button", onclick });
-  if (key) button.title = `${label} (${key})`;
+  const button = make("button", { type: "button", onclick, title: key && `${label} (${key})` });
   name(button, label);
   return button;
 }
@@ -68,8 +67,8 @@ export function controls(element, player, where) {
     make("button", { type: "button", "aria-label": "Keys", title: "Keys (?)", onclick: () => help.showModal() }, "?"),
     at,
   );
-  const range = make("input", { type: "range", min: 0, "aria-label": "Position" });
-  range.addEventListener("input", () => player.seek(Number(range.value)));
+  const oninput = () => player.seek(Number(range.value));
+  const range = make("input", { type: "range", min: 0, "aria-label": "Position", oninput });
   const marks = make("span", { class: "scrub-marks", "aria-hidden": "true" });
 
   const moved = () => {
@@ -109,7 +108,7 @@ export function controls(element, player, where) {
 function helpDialog() {
   const keys = Object.entries(HELP).flatMap(([key, meaning]) => [make("dt", {}, key), make("dd", {}, meaning)]);
   const close = make("button", { type: "button", onclick: () => dialog.close() }, "Close");
-  const where = make("p", {}, "Keys work while the focus is in the replay or on the strip.");
+  const where = make("p", {}, "Keys work in the replay and on the strip.");
   const dialog = make("dialog", { class: "replay-help", "aria-label": "Keys" }, where, make("dl", {}, ...keys), close);
   return dialog;
 }

@@ -16,7 +16,6 @@ export class Squeeze {
   /** Played time at the start of each silence. */
   #played = [0];
 
-  /** Of `count` events at sorted milliseconds, and the `end` of it all. */
   constructor(at, count, end) {
     let last = 0;
     for (let i = 0; i <= count; i++) {
@@ -100,11 +99,9 @@ export class Player extends EventTarget {
   }
 
   toggle() {
-    if (this.playing) this.pause();
-    else this.play();
+    this.playing ? this.pause() : this.play();
   }
 
-  /** Stands still at the start. */
   stop() {
     this.pause();
     this.seek(0);
@@ -116,14 +113,14 @@ export class Player extends EventTarget {
     this.#say("move");
   }
 
-  /** To the moment at which exactly `count` events have come, the last of them just now. */
+  /** To the moment at which the last of the first `count` events came. */
   seekEvent(count) {
     this.count = Math.min(Math.max(0, count), this.track.count);
     this.time = this.count ? this.track.at[this.count - 1] : 0;
     this.#say("move");
   }
 
-  /** By events, forward or back; stands still there. */
+  /** By events, forward or back. */
   step(by) {
     this.pause();
     this.seekEvent(this.count + by);
@@ -134,7 +131,6 @@ export class Player extends EventTarget {
     this.seek(this.time + direction * Math.min(MOST_STEP_MS, this.track.durationMs / 20));
   }
 
-  /** How it is played; a speed is one of SPEEDS. */
   set({ speed = this.speed, squeeze = this.squeeze }) {
     if (SPEEDS.includes(speed)) this.speed = speed;
     this.squeeze = squeeze;

@@ -11,7 +11,6 @@ const COPIED = "token_index\ttoken\tkind\ttimestamp_ms\tdelta_ms\twait_ms";
 const SPARE = 4;
 /** Rows that fly by need not be laid out in every frame. */
 const FOLLOW_MS = 80;
-/** Of one event the list shows this much. */
 const SHOWN = 200;
 
 /** 1 for each row that takes part in an occurrence of a text, which may go over several events. */
@@ -111,7 +110,7 @@ class TapeList extends CallElement {
     const { search, kind, "from ms": from, "to ms": to } = this.fields;
     const { kinds } = call;
     if (kind.length !== kinds.length + 1) {
-      const options = kinds.map((value) => make("option", { value }, KINDS[value]));
+      const options = kinds.map((value) => make("option", { value, selected: value === kind.value }, KINDS[value]));
       kind.replaceChildren(make("option", { value: "" }, "all"), ...options);
     }
     const hits = search.value && rowsWith(call, search.value);
