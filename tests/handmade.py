@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from programs import read
-from tokentape.models import Part, Process, TokenBatch
+from tokentape.models import Metrics, Part, Process, TokenBatch
 from tokentape.process import this_process
 from tokentape.store.plugin import SQLiteStore
 from values import STARTED_US, call_value, finished, process_value, run_value
@@ -65,7 +65,8 @@ class Handmade:
         self.events(value, *events, parts=parts)
         if not running:
             last_ms = ended_ms if ended_ms is not None else (events[-1][0] if events else 0)
-            fields = {"event_count": len(events), "parts": parts, "ended_us": round(last_ms * 1000), **end}
+            counted = {"event_count": len(events), "parts": parts, "metrics": Metrics(duration_ms=float(last_ms))}
+            fields = {"ended_us": round(last_ms * 1000), **counted, **end}
             self._store.tokentape_call_finished(finished(value, **fields))
         self._store.tokentape_flush()
 

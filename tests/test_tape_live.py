@@ -70,6 +70,8 @@ def test_a_position_is_text_and_back(position):
         "1_1.0_1.1",
         "01",
         "1_1.-2",
+        "1_-1.0",
+        "-1",
         "٣",
         "1 ",
         str(2**63),

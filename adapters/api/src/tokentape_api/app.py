@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
 
 from tokentape import settings
-from tokentape.errors import TapeError
+from tokentape.errors import SettingsError
 
 from . import routes_calls, routes_live, routes_models, routes_runs, routes_tokens
 from .answers import SOURCE
@@ -75,10 +75,12 @@ def app_from_environment() -> FastAPI:
     """The API on the tape that the environment names: `uvicorn --factory tokentape_api:app_from_environment`.
 
     Raises:
-        TapeError: TOKENTAPE_DB is `none`.
-        SettingsError: a setting cannot be used.
+        SystemExit: a setting cannot be used; the server ends with one line that says which.
     """
-    path = settings.resolve().db
+    try:
+        path = settings.resolve().db
+    except SettingsError as error:
+        raise SystemExit(f"tokentape: {error}") from error
     if path is None:
-        raise TapeError("the tape is set to none: nothing can be read; name one with TOKENTAPE_DB=PATH")
+        raise SystemExit("tokentape: the tape is set to none: nothing can be read; name one with TOKENTAPE_DB=PATH")
     return create_app(path)

@@ -213,10 +213,12 @@ class Calls(Unfinished):
             call: its row, as `find_calls` gives it.
 
         Returns:
-            Its columns, JSON columns as values; `run_uid`, `run_name`; `parent`, `children`; `parts`, `stalls`, `kept`.
+            Its columns, JSON columns as values; `run_uid`, `run_name`; `parent`, `children`; `parts`, `stalls`; and
+            what is `kept` of it: which events, how many, and whether text.
         """
         row = {name: value for name, value in call.items() if not name.endswith("_json")}
         (listed,) = self.rows_of_calls([call["id"]])
+        parts = self._parts_so_far(call)
         more = ("run_uid", "run_name", "model", "counted", "running_for_ms", "silent_for_ms", "longest_gap_ms", "cause")
         return {
             **row,
@@ -225,20 +227,16 @@ class Calls(Unfinished):
             "labels": listed["labels"],
             "parent": next(iter(self._linked("c.id = :id", call["parent_id"])), None),
             "children": self._linked("c.parent_id = :id", call["id"]),
-            "parts": self._parts_so_far(call),
+            "parts": parts,
             "stalls": self.timed_stalls([listed])[call["id"]],
-            "kept": self.kept(call),
+            "kept": {
+                "events": call["events_kept"],
+                "event_count": self._rows("SELECT count(*) AS n FROM llm_tokens WHERE call_id = ?", [call["id"]])[0][
+                    "n"
+                ],
+                "content": any(part["content"] is not None for part in parts),
+            },
         }
-
-    def kept(self, call: Row) -> Row:
-        """What is on the tape of a call: how many of its events, whether their text, and the parts' content."""
-        (events,) = self._rows(
-            "SELECT count(*) AS count, max(token_index) AS last FROM llm_tokens WHERE call_id = ?", [call["id"]]
-        )
-        content = self._rows(
-            "SELECT EXISTS (SELECT 1 FROM llm_parts WHERE call_id = ? AND content IS NOT NULL) AS kept", [call["id"]]
-        )[0]["kept"]
-        return {"events": call["events_kept"], "event_count": events["count"], "content": bool(content)}
 
     def parts(self, call_id: int) -> list[Row]:
         """The parts of a call: number, kind, choice, provider's index, name, external id, content."""
