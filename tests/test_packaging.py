@@ -56,6 +56,8 @@ STREAMS = {
     "anthropic": "anthropic.Anthropic(base_url=server.origin, api_key='none').messages.create("
     "model='m', messages=[], max_tokens=9, stream=True)",
 }
+# What extras install that is not named like them.
+BROUGHT = {"datasette": {"datasette-tokentape", "tokentape-api"}}
 FINISHED = {"openai": "stop", "anthropic": "end_turn"}
 RECORD = """
 import tokentape
@@ -81,6 +83,7 @@ INSTALLED = """
 import importlib.metadata, json
 print(json.dumps([distribution.name for distribution in importlib.metadata.distributions()]))
 """
+STATIC = "/-/static-plugins/datasette-tokentape/tokentape.css"
 READ_BACK = """
 import sqlite3
 columns = "adapter, request_model, status, finish_reason, event_count"
@@ -258,7 +261,7 @@ def test_an_extra_installs_its_adapter(extra: str, built: dict[Path, Built], tmp
     python = bare_environment(tmp_path / "env", f"{built[ROOT / 'core'].wheel}[{extra}]", built=built)
     names = json.loads(run(python, "-I", "-c", INSTALLED, cwd=tmp_path))
     adapters = {PROJECTS[folder]["project"]["name"] for folder in built if folder != ROOT / "core"}
-    assert adapters & set(names) == (adapters if extra == "all" else {f"tokentape-{extra}"})
+    assert adapters & set(names) == (adapters if extra == "all" else BROUGHT.get(extra, {f"tokentape-{extra}"}))
 
 
 @pytest.mark.must_run
@@ -326,3 +329,17 @@ def test_the_llama_index_adapter_is_found_and_records_a_call_without_any_sdk(
     python = bare_environment(tmp_path / "env", *map(str, wheels))
     run(python, "-I", "-c", RECORD_LLAMA_INDEX, cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path).startswith("('llama-index', None, 'completed', None, ")
+
+
+@pytest.mark.must_run
+def test_the_pages_are_found_by_datasette_and_serve_by_core(built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / folder].wheel for folder in ("core", "adapters/api", "adapters/datasette")]
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
+    run(python, "-I", "-c", RECORD_BY_HAND.format(sdks=set(SDKS)), cwd=tmp_path)
+    for path, shown in (("", "Runs and calls"), ("/calls/1", "lo"), ("/api/v1/runs", '"runs":')):
+        page = run(python, "-I", "-m", "datasette", "tape.db", "--get", f"/-/tokentape{path}", cwd=tmp_path)
+        assert shown in page
+    served = run(python, "-I", "-m", "datasette", "tape.db", "--get", STATIC, cwd=tmp_path)
+    assert "--paper" in served
+    assert " serve " in run(python, "-I", "-m", "tokentape", "--help", cwd=tmp_path)
+    assert "--port N" in run(python, "-I", "-m", "tokentape", "serve", "--help", cwd=tmp_path)
