@@ -155,7 +155,7 @@ export class Chart {
   }
 
   #moment(ms) {
-    return this.clock === undefined ? duration(Math.max(0, ms)) : new Date(this.clock + ms).toISOString().slice(11, 23);
+    return this.clock === undefined ? duration(Math.max(0, ms)) : new Date(Math.round(this.clock + ms)).toISOString().slice(11, 23);
   }
 
   #leave() {
