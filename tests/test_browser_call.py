@@ -88,8 +88,8 @@ class Call:
 
     def texts(self) -> list[str]:
         """What is shown of each part."""
-        shown = self.page.locator("tape-replay .part:not([hidden]) .part-text")
-        return [text for text in shown.evaluate_all("all => all.map(one => one.textContent)") if text]
+        parts = [part for part in self.page.locator("tape-replay .part").all() if part.is_visible()]
+        return [part.locator(".part-text").text_content() for part in parts]
 
     def focus(self) -> None:
         self.page.locator("tape-replay .replay-text").focus()
@@ -197,6 +197,18 @@ def test_any_moment_shows_what_had_come_by_then_also_backwards(look):
         count = count_at(LOOK, ms)
         assert look.position == (count, ms)
         assert look.texts() == printed(text_of(LOOK, count))
+
+
+@pytest.mark.scenario("ui/The answer appears as it came")
+def test_a_long_answer_is_not_torn_between_lines(page, site):
+    """It is laid out in blocks; each ends where a line does, wherever the replay has been."""
+    call = Call(page, f"{site}/calls/LONG")
+    for ms in random.Random(3).sample(range(int(LONG[-1][0])), 25):
+        call.seek(ms)
+        blocks = page.locator("tape-replay .part-text > div").evaluate_all("all => all.map(one => one.textContent)")
+        assert "".join(blocks) == "".join(text_of(LONG, count_at(LONG, ms)))
+        assert all(block.endswith("\n") for block in blocks[:-1])
+    assert len(blocks) > 3
 
 
 @pytest.mark.scenario("ui/Steps")
