@@ -158,7 +158,7 @@ export class Player extends EventTarget {
   }
 }
 
-/** Does something when a player moved; while it plays at most every so many milliseconds. */
+/** Acts when a player moved; while it plays at most every so many milliseconds. */
 export function paced(player, ms, act) {
   let last = 0;
   const moved = () => {
