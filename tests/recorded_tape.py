@@ -47,8 +47,9 @@ Steps = list[Event | tuple[float, Event]]
 
 @pytest.fixture(scope="session")
 def recorded_tape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Path of the tape; tests that change it copy it."""
-    return _recorded(tmp_path_factory.getbasetemp() / "recorded" / "tape.db")
+    """Path of the tape; tests that change it copy it. `RECORDED_TAPE` names one that is there already."""
+    there = os.environ.get("RECORDED_TAPE")
+    return Path(there) if there else _recorded(tmp_path_factory.getbasetemp() / "recorded" / "tape.db")
 
 
 @functools.cache

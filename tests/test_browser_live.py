@@ -20,12 +20,13 @@ from browser import pages, violations
 from handmade import Handmade
 from hostile import HOSTILE, HOSTILE_NAME
 from programs import CLIENT, Program
-from tokentape.models import Part
+from tokentape.models import Metrics, Part
 from tokentape.testing import Finish, ProviderServer, Text, Usage, WaitFor
-from values import call_value
+from values import call_value, finished
 
 pytest_plugins = ("browser_fixtures",)
 
+TEXT = (Part(0, "text"),)
 KEPT = 12
 
 
@@ -44,23 +45,20 @@ class Writing:
         self._calls[uid] = call_value(uid, **fields)
         self._count[uid] = 0
 
-    def say(self, uid: str, *tokens: str, part: Part = Part(0, "text")) -> None:
+    def say(self, uid: str, *tokens: str) -> None:
         """Events, one every 10 ms."""
         first = self._count[uid]
         self._count[uid] += len(tokens)
-        events = [(10.0 * (first + i + 1), part.part, token) for i, token in enumerate(tokens)]
-        self.made.events(self._calls[uid], *events, parts=() if first else (part,))
+        events = [(10.0 * (first + i + 1), 0, token) for i, token in enumerate(tokens)]
+        self.made.events(self._calls[uid], *events, parts=() if first else TEXT)
 
     def end(self, uid: str, **end: Any) -> None:
-        from values import finished
-        from tokentape.models import Metrics
-
         metrics = Metrics(
             duration_ms=10.0 * self._count[uid] + 5, first_token_latency_ms=10.0, first_output_token_latency_ms=10.0
         )
         ended = finished(
             self._calls[uid], ended_us=10_000 * self._count[uid] + 5_000, event_count=self._count[uid],
-            **{"metrics": metrics, "parts": (Part(0, "text"),), **end},
+            **{"metrics": metrics, "parts": TEXT, **end},
         )  # fmt: skip
         self.made._store.tokentape_call_finished(ended)
         self.made._store.tokentape_flush()

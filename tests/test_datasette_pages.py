@@ -183,7 +183,7 @@ async def test_a_call_has_its_numbers_its_stalls_its_text_and_its_events(dataset
     events = table(page, "Of 15 events")
     assert [row[1] for row in events][:3] == ["Your", "order", "left"]
     assert [row[0] for row in events] == [str(number) for number in range(1, 16)]
-    assert [row[0] for row in events if row[4].endswith("stall")] == ["8"]
+    assert "8" in [row[0] for row in events if row[4].endswith("stall")]
     assert table(page, "When which share")[-1][:2] == ["100 %", "15"]
     how_much = {row[0].partition("output_tokens")[0]: row[1] for row in table(page, "How much")}
     assert how_much["output tokens"] == "30"

@@ -97,6 +97,12 @@ def outside(url):
     return re.sub(r"//[^/]*:", f"//{address}:", url)
 
 
+def sql(browser, home):
+    """What a query is answered with; the alpha has another path for it."""
+    status, headers, _ = browser.get(f"{home}/tape.json?sql=select+1")
+    return browser.get(f"{home}{headers['location']}")[0] if status == 302 else status
+
+
 def site(url):
     return url[: url.index("/", len("http://"))]
 
@@ -119,7 +125,7 @@ def test_datasette_knows_what_columns_mean_and_gives_no_file_away(recorded_tape)
         browser, home = Browser(), site(url)
         assert "the provider&#39;s word" in browser.get(f"{home}/tape/llm_calls")[2]
         assert browser.get(f"{home}/tape/whose_time.json")[0] == 200
-        assert browser.get(f"{home}/tape.json?sql=select+1")[0] == 200
+        assert sql(browser, home) == 200
         assert browser.get(f"{home}/tape.db")[0] == 403
 
 
@@ -251,7 +257,7 @@ def test_on_another_address_nobody_sees_anything_without_logging_in(recorded_tap
         assert stranger.get(f"{home}{BASE}")[0] == 403
 
         assert owner.get(f"{home}/tape.db")[0] == 403
-        assert owner.get(f"{home}/tape.json?sql=select+1")[0] == 403
+        assert sql(owner, home) == 403
 
 
 EVERYTHING = (
@@ -266,7 +272,6 @@ EVERYTHING = (
     "/-/plugins.json",
     "/-/settings.json",
     "/-/databases.json",
-    "/-/metadata.json",
     "/-/actor.json",
     "/-/static/app.css",
     BASE,

@@ -56,6 +56,8 @@ STREAMS = {
     "anthropic": "anthropic.Anthropic(base_url=server.origin, api_key='none').messages.create("
     "model='m', messages=[], max_tokens=9, stream=True)",
 }
+# What extras install that is not named like them.
+BROUGHT = {"datasette": {"datasette-tokentape", "tokentape-api"}}
 FINISHED = {"openai": "stop", "anthropic": "end_turn"}
 RECORD = """
 import tokentape
@@ -77,10 +79,22 @@ from langchain_core.language_models import GenericFakeChatModel
 list(GenericFakeChatModel(model="m", messages=iter(["Hel lo"])).stream("hi"))
 tokentape.disable()
 """
+ASK_THE_API = """
+import asyncio, json
+from tokentape_api import create_app
+sent = []
+async def receive(): return {"type": "http.request", "body": b"", "more_body": False}
+async def send(message): sent.append(message)
+scope = {"type": "http", "method": "GET", "path": "/v1/llm-calls", "query_string": b"", "headers": [], "root_path": ""}
+asyncio.run(create_app("tape.db")(scope, receive, send))
+(call,) = json.loads(sent[1]["body"])["calls"]
+print(sent[0]["status"], call["model"], call["status"], call["event_count"])
+"""
 INSTALLED = """
 import importlib.metadata, json
 print(json.dumps([distribution.name for distribution in importlib.metadata.distributions()]))
 """
+STATIC = "/-/static-plugins/datasette-tokentape/tokentape.css"
 READ_BACK = """
 import sqlite3
 columns = "adapter, request_model, status, finish_reason, event_count"
@@ -253,12 +267,20 @@ def test_the_langchain_adapter_is_found_and_records_a_call_without_any_sdk(
 
 
 @pytest.mark.must_run
+def test_the_api_serves_what_was_recorded_without_any_sdk(built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "api"].wheel]
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
+    run(python, "-I", "-c", RECORD_BY_HAND.format(sdks=set(SDKS)), cwd=tmp_path)
+    assert run(python, "-I", "-c", ASK_THE_API, cwd=tmp_path) == "200 m completed 2\n"
+
+
+@pytest.mark.must_run
 @pytest.mark.parametrize("extra", PROJECTS[ROOT / "core"]["project"]["optional-dependencies"])
 def test_an_extra_installs_its_adapter(extra: str, built: dict[Path, Built], tmp_path: Path) -> None:
     python = bare_environment(tmp_path / "env", f"{built[ROOT / 'core'].wheel}[{extra}]", built=built)
     names = json.loads(run(python, "-I", "-c", INSTALLED, cwd=tmp_path))
     adapters = {PROJECTS[folder]["project"]["name"] for folder in built if folder != ROOT / "core"}
-    assert adapters & set(names) == (adapters if extra == "all" else {f"tokentape-{extra}"})
+    assert adapters & set(names) == (adapters if extra == "all" else BROUGHT.get(extra, {f"tokentape-{extra}"}))
 
 
 @pytest.mark.must_run
@@ -326,3 +348,17 @@ def test_the_llama_index_adapter_is_found_and_records_a_call_without_any_sdk(
     python = bare_environment(tmp_path / "env", *map(str, wheels))
     run(python, "-I", "-c", RECORD_LLAMA_INDEX, cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path).startswith("('llama-index', None, 'completed', None, ")
+
+
+@pytest.mark.must_run
+def test_the_pages_are_found_by_datasette_and_serve_by_core(built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / folder].wheel for folder in ("core", "adapters/api", "adapters/datasette")]
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
+    run(python, "-I", "-c", RECORD_BY_HAND.format(sdks=set(SDKS)), cwd=tmp_path)
+    for path, shown in (("", "Runs and calls"), ("/calls/1", "lo"), ("/api/v1/runs", '"runs":')):
+        page = run(python, "-I", "-m", "datasette", "tape.db", "--get", f"/-/tokentape{path}", cwd=tmp_path)
+        assert shown in page
+    served = run(python, "-I", "-m", "datasette", "tape.db", "--get", STATIC, cwd=tmp_path)
+    assert "--paper" in served
+    assert " serve " in run(python, "-I", "-m", "tokentape", "--help", cwd=tmp_path)
+    assert "--port N" in run(python, "-I", "-m", "tokentape", "serve", "--help", cwd=tmp_path)

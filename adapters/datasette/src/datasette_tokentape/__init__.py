@@ -6,7 +6,7 @@ Datasette nor anything else of ours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .policy import App, Guard
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
 
 hookimpl = pluggy.HookimplMarker("datasette")
 

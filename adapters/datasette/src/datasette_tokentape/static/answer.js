@@ -6,7 +6,7 @@ import { CAUSES, duration, KINDS } from "./format.js";
 /** From this length on a block ends with its line, from twice that at a space, from three times anywhere. */
 const BLOCK = 2_000;
 
-/** Text that grows at its end and can be cut back. It is laid out in blocks: what grows is only the last. */
+/** Text that grows and can be cut back at its end, in blocks: only the last is laid out anew. */
 class Running {
   element = make("div", { class: "part-text" });
   length = 0;
@@ -37,8 +37,8 @@ class Running {
     for (let from = 0; from < piece.length; ) {
       const block = this.#open(this.length + from);
       const at = (blocks) => Math.max(from, block.start + blocks * BLOCK - this.length);
-      const [line, space] = [piece.indexOf("\n", at(1)), piece.indexOf(" ", at(2))].map((found) => found + 1 || Infinity);
-      let end = Math.min(line, space, at(3) + 1);
+      const after = (mark, blocks) => piece.indexOf(mark, at(blocks)) + 1 || Infinity;
+      let end = Math.min(after("\n", 1), after(" ", 2), at(3) + 1);
       // Not between the two halves of a character.
       if ((piece.charCodeAt(end - 1) & 0xfc00) === 0xd800) end++;
       block.text.appendData(piece.slice(from, end));
@@ -81,7 +81,7 @@ export class Answer {
     this.box = make("div", { class: "replay-text", tabIndex: 0, role: "region", "aria-label": label }, inside);
   }
 
-  /** Shows what had come with the first `count` events, at a moment. */
+  /** Shows the first `count` events, at a moment. */
   show(count, ms) {
     const { call } = this;
     for (const part of call.parts) {
@@ -115,8 +115,8 @@ export class Answer {
     let choice = this.#choices.get(number);
     if (!choice) {
       choice = make("section", { class: "choice" }, make("p", { class: "choice-name" }, `choice ${number}`));
-      const after = [...this.#choices].filter(([other]) => other > number).sort(([a], [b]) => a - b);
-      this.#element.insertBefore(choice, after[0]?.[1] ?? null);
+      choice.style.order = number;
+      this.#element.append(choice);
       this.#choices.set(number, choice);
       this.#element.classList.toggle("has-choices", this.#choices.size > 1);
     }

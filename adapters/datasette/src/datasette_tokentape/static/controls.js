@@ -1,7 +1,7 @@
-/** What a replay is steered with: buttons, scrubber, speed, and the keys people know from terminal recordings. */
+/** What a replay is steered with: buttons, scrubber, and the keys people know from terminal recordings. */
 
 import { make, say } from "./element.js";
-import { SPEEDS } from "./player.js";
+import { paced, SPEEDS, TEXT_MS } from "./player.js";
 
 const HELP = {
   space: "play or pause",
@@ -24,8 +24,7 @@ const TYPES = "input:not([type=range], [type=checkbox]), select";
 const PRESSED = "button, input[type=checkbox], a";
 
 function iconButton(label, key, onclick) {
-  const button = make("button", { type: "button", onclick });
-  if (key) button.title = `${label} (${key})`;
+  const button = make("button", { type: "button", onclick, title: key && `${label} (${key})` });
   name(button, label);
   return button;
 }
@@ -68,16 +67,14 @@ export function controls(element, player, where) {
     make("button", { type: "button", "aria-label": "Keys", title: "Keys (?)", onclick: () => help.showModal() }, "?"),
     at,
   );
-  const range = make("input", { type: "range", min: 0, "aria-label": "Position" });
-  range.addEventListener("input", () => player.seek(Number(range.value)));
+  const oninput = () => player.seek(Number(range.value));
+  const range = make("input", { type: "range", min: 0, "aria-label": "Position", oninput });
   const marks = make("span", { class: "scrub-marks", "aria-hidden": "true" });
 
   const moved = () => {
     const words = where();
     const most = Math.ceil(track.durationMs);
     say(at, words);
-    // Less than a pixel is not worth a layout.
-    if (player.playing && Math.abs(Number(range.value) - player.time) < most / 1000) return;
     if (Number(range.max) !== most) range.max = most;
     range.value = Math.round(player.time);
     range.setAttribute("aria-valuetext", words);
@@ -85,7 +82,6 @@ export function controls(element, player, where) {
   let before = {};
   const changed = () => {
     const { playing } = player;
-    moved();
     if (playing !== before.playing) {
       name(play, playing ? "Pause" : "Play");
       say(said, playing ? "Playing" : `Paused. ${where()}`);
@@ -94,8 +90,9 @@ export function controls(element, player, where) {
     speed.value = player.speed;
     squeeze.checked = player.squeeze;
   };
-  player.addEventListener("move", moved);
+  paced(player, TEXT_MS, moved);
   player.addEventListener("state", changed);
+  moved();
   changed();
   said.textContent = "";
   keys(element, player, help);
@@ -109,7 +106,7 @@ export function controls(element, player, where) {
 function helpDialog() {
   const keys = Object.entries(HELP).flatMap(([key, meaning]) => [make("dt", {}, key), make("dd", {}, meaning)]);
   const close = make("button", { type: "button", onclick: () => dialog.close() }, "Close");
-  const where = make("p", {}, "Keys work while the focus is in the replay or on the strip.");
+  const where = make("p", {}, "Keys work in the replay and on the strip.");
   const dialog = make("dialog", { class: "replay-help", "aria-label": "Keys" }, where, make("dl", {}, ...keys), close);
   return dialog;
 }

@@ -16,7 +16,7 @@ const FONT = "11.5px system-ui, 'DejaVu Sans', sans-serif";
 /**
  * Makes a canvas and keeps it drawn; `redraw` draws in the next frame, however often it is called.
  * @param {string} label what it shows, for whoever does not see it
- * @param {number} height in CSS pixels, as is everything that is drawn
+ * @param {number} height in CSS pixels
  * @param {(context: any, width: number, colour: (variable: string) => string) => void} draw
  */
 export function sketch(label, height, draw) {
@@ -110,23 +110,21 @@ const patterns = new Map();
 
 /** The pattern of a cause. */
 export function hatch(context, cause, colour) {
-  const look = [cause, colour("--faint"), colour(CAUSE_COLOURS[cause] ?? "--soft"), devicePixelRatio].join();
-  if (!patterns.has(look)) patterns.set(look, newPattern(context, cause, colour));
-  return patterns.get(look);
-}
-
-function newPattern(context, cause, colour) {
+  const [paper, ink] = [colour("--faint"), colour(CAUSE_COLOURS[cause])];
+  const look = [cause, paper, ink, devicePixelRatio].join();
+  if (patterns.has(look)) return patterns.get(look);
   const size = Math.round(6 * devicePixelRatio);
   const tile = new OffscreenCanvas(size, size);
   const to = tile.getContext("2d");
   to.scale(size / 6, size / 6);
-  to.fillStyle = colour("--faint");
+  to.fillStyle = paper;
   to.fillRect(0, 0, 6, 6);
-  to.strokeStyle = colour(CAUSE_COLOURS[cause] ?? "--soft");
+  to.strokeStyle = ink;
   to.lineWidth = cause === "own" ? 1.8 : 1;
-  to.stroke(new Path2D(HATCHES[cause] ?? HATCHES.unknown));
+  to.stroke(new Path2D(HATCHES[cause]));
   const pattern = context.createPattern(tile, "repeat");
   pattern.setTransform(new DOMMatrix().scale(6 / size));
+  patterns.set(look, pattern);
   return pattern;
 }
 
@@ -134,7 +132,7 @@ function newPattern(context, cause, colour) {
 export function silence(context, x, y, width, height, cause, colour) {
   context.fillStyle = hatch(context, cause, colour);
   context.fillRect(x, y, width, height);
-  context.strokeStyle = colour(CAUSE_COLOURS[cause] ?? "--soft");
+  context.strokeStyle = colour(CAUSE_COLOURS[cause]);
   context.lineWidth = 0.8;
   context.strokeRect(x + 0.4, y + 0.4, Math.max(0, width - 0.8), height - 0.8);
 }

@@ -1,10 +1,6 @@
 /** What every element of the pages does: build nodes without markup, and take over from the page's own content. */
 
-/**
- * Makes an element. Names with a dash, and `role` and `class`, are attributes; anything else is a property.
- * @param {...(Node|string)} children text stays text
- * @returns {any}
- */
+/** Makes an element. Names with a dash, `role` and `class` are attributes, others properties; text in it stays text. */
 export function make(name, given = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(given)) {

@@ -20,7 +20,7 @@ export async function ask({ dataset }, path, parameters) {
   throw new Error(`the API answered ${answer.status}${detail ? ` (${detail.replace(/\.$/, "")})` : ""}`);
 }
 
-/** How many of the first `count` values of a sorted column are not above `value`. */
+/** How many of the first `count` values of a sorted column are not above a value. */
 export function upTo(column, count, value) {
   let low = 0;
   let high = count;
@@ -76,7 +76,6 @@ export class Call extends EventTarget {
     return Math.max(last, this.running ? performance.now() - this.began : (this.info.duration_ms ?? 0));
   }
 
-  /** Takes an answer of `…/events`. */
   take(answer) {
     this.status = answer.status;
     for (const given of answer.parts) this.parts[given.part] ??= newPart(given);

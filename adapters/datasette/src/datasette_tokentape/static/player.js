@@ -3,6 +3,8 @@
 import { upTo } from "./events.js";
 
 export const SPEEDS = [0.25, 0.5, 1, 2, 5, 10, 20];
+/** Text in every other frame looks just as smooth. */
+export const TEXT_MS = 30;
 /** How long a silence lasts when pauses are squeezed. */
 const SQUEEZED_MS = 400;
 const MOST_STEP_MS = 5_000;
@@ -16,7 +18,6 @@ export class Squeeze {
   /** Played time at the start of each silence. */
   #played = [0];
 
-  /** Of `count` events at sorted milliseconds, and the `end` of it all. */
   constructor(at, count, end) {
     let last = 0;
     for (let i = 0; i <= count; i++) {
@@ -74,7 +75,7 @@ export class Player extends EventTarget {
     const { at, count, durationMs, running } = this.track;
     // While it runs nobody knows how long the silence at its end will be.
     this.#squeezed = new Squeeze(at, count, running ? 0 : durationMs);
-    this.#say("move");
+    this.seek(this.time);
   }
 
   /** Whether there is nothing more to play, nor will be. */
@@ -100,11 +101,9 @@ export class Player extends EventTarget {
   }
 
   toggle() {
-    if (this.playing) this.pause();
-    else this.play();
+    this.playing ? this.pause() : this.play();
   }
 
-  /** Stands still at the start. */
   stop() {
     this.pause();
     this.seek(0);
@@ -116,14 +115,14 @@ export class Player extends EventTarget {
     this.#say("move");
   }
 
-  /** To the moment at which exactly `count` events have come, the last of them just now. */
+  /** To the moment at which the last of the first `count` events came. */
   seekEvent(count) {
     this.count = Math.min(Math.max(0, count), this.track.count);
     this.time = this.count ? this.track.at[this.count - 1] : 0;
     this.#say("move");
   }
 
-  /** By events, forward or back; stands still there. */
+  /** By events, forward or back. */
   step(by) {
     this.pause();
     this.seekEvent(this.count + by);
@@ -134,7 +133,6 @@ export class Player extends EventTarget {
     this.seek(this.time + direction * Math.min(MOST_STEP_MS, this.track.durationMs / 20));
   }
 
-  /** How it is played; a speed is one of SPEEDS. */
   set({ speed = this.speed, squeeze = this.squeeze }) {
     if (SPEEDS.includes(speed)) this.speed = speed;
     this.squeeze = squeeze;
@@ -158,4 +156,17 @@ export class Player extends EventTarget {
     if (this.ended) this.pause();
     if (this.playing) this.#frame = requestAnimationFrame((next) => this.#tick(next));
   }
+}
+
+/** Does something when a player moved; while it plays at most every so many milliseconds. */
+export function paced(player, ms, act) {
+  let last = 0;
+  const moved = () => {
+    const now = performance.now();
+    if (player.playing && now - last < ms) return;
+    last = now;
+    act();
+  };
+  player.addEventListener("move", moved);
+  player.addEventListener("state", moved);
 }

@@ -107,7 +107,6 @@ export function streamPicture(call, player, { top, band, height, words }) {
     axis(context, colour, { ms: spanOf(track), width: width - END, y: top + band + 3 });
     drawLabels(context, markersOf(call), { scale, y: top, width, colour });
   });
-  // Asked for less motion it jumps from event to event.
   const headAt = (width) => scaleOf(width)(calm() && player.playing ? (track.at[player.count - 1] ?? 0) : player.time);
   let head = -1;
   const { canvas, redraw } = sketch("", height, (context, width, colour) => {

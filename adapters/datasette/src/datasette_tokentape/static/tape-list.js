@@ -4,14 +4,13 @@ import { CallElement } from "./call-element.js";
 import { make, say } from "./element.js";
 import { upTo } from "./events.js";
 import { brief, KINDS, plural, visible, whole } from "./format.js";
+import { paced } from "./player.js";
 
 const COLUMNS = ["#", "event", "kind", "at (ms)", "delta", "waited"];
 const COPIED = "token_index\ttoken\tkind\ttimestamp_ms\tdelta_ms\twait_ms";
 /** Lines beyond the edges of what is in view. */
 const SPARE = 4;
-/** Rows that fly by need not be laid out in every frame. */
 const FOLLOW_MS = 80;
-/** Of one event the list shows this much. */
 const SHOWN = 200;
 
 /** 1 for each row that takes part in an occurrence of a text, which may go over several events. */
@@ -93,16 +92,10 @@ class TapeList extends CallElement {
       const line = this.pool.find(({ element }) => element.contains(target));
       if (line) this.#go(line.at);
     });
-    let followed = 0;
-    const follow = () => {
-      const now = performance.now();
-      if (player.playing && now - followed < FOLLOW_MS) return;
-      followed = now;
+    paced(player, FOLLOW_MS, () => {
       if (this.follow.checked) this.#reveal(upTo(this.rows, this.count, player.count - 1) - 1);
       this.#soon();
-    };
-    player.addEventListener("move", follow);
-    player.addEventListener("state", follow);
+    });
   }
 
   /** Which rows are listed, from what the fields say. */
@@ -111,7 +104,7 @@ class TapeList extends CallElement {
     const { search, kind, "from ms": from, "to ms": to } = this.fields;
     const { kinds } = call;
     if (kind.length !== kinds.length + 1) {
-      const options = kinds.map((value) => make("option", { value }, KINDS[value]));
+      const options = kinds.map((value) => make("option", { value, selected: value === kind.value }, KINDS[value]));
       kind.replaceChildren(make("option", { value: "" }, "all"), ...options);
     }
     const hits = search.value && rowsWith(call, search.value);

@@ -5,11 +5,12 @@ import { CallElement } from "./call-element.js";
 import { controls } from "./controls.js";
 import { make, say } from "./element.js";
 import { duration, exact, plural, whole } from "./format.js";
+import { paced, TEXT_MS } from "./player.js";
 import { markersOf, stallsIn } from "./stream.js";
 
 /** So many stalls get a button of their own, the longest. */
 const JUMPS = 8;
-const MARKS = 200;
+
 class TapeReplay extends CallElement {
   made() {
     const { call, player } = this;
@@ -20,7 +21,7 @@ class TapeReplay extends CallElement {
     const where = () =>
       `Event ${whole(player.count)}/${whole(call.count)} · ${exact(player.time)} / ${exact(call.durationMs)}`;
     this.controls = controls(this, player, where);
-    player.addEventListener("move", this.show);
+    paced(player, TEXT_MS, this.show);
     player.addEventListener("state", () => this.classList.toggle("is-playing", player.playing));
     player.seek(call.durationMs);
     if (call.running) player.play();
@@ -35,11 +36,11 @@ class TapeReplay extends CallElement {
     say(this.note, words);
     const markers = markersOf(call);
     const stalls = stallsIn(markers);
-    this.controls.mark(markers.slice(0, MARKS));
+    this.controls.mark(markers.slice(0, 200));
     const shown = markers.filter((marker) => marker.kind !== "stall" || stalls.indexOf(marker) < JUMPS);
     const jumps = shown.map(({ ms, label, kind }) => {
-      const where = kind === "stall" ? label : `${label} ${duration(ms)}`;
-      return make("li", {}, make("button", { type: "button", onclick: () => player.seek(ms) }, where));
+      const text = kind === "stall" ? label : `${label} ${duration(ms)}`;
+      return make("li", {}, make("button", { type: "button", onclick: () => player.seek(ms) }, text));
     });
     const more = stalls.length - JUMPS;
     if (more > 0) jumps.push(make("li", {}, `${plural(more, "shorter stall")} in the list`));
