@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from browser import pages, violations
 from handmade import Handmade
@@ -194,12 +195,23 @@ def test_after_a_restart_of_the_server_nothing_is_lost_or_doubled(page, writing,
 
 
 @pytest.mark.scenario("ui/The server comes back")
-def test_an_answer_that_is_no_stream_is_asked_for_again(page, writing, site, watch):
-    asked = []
+def test_an_answer_that_is_no_stream_is_asked_for_again_where_it_broke_off(page, writing, site, watch):
+    with urllib.request.urlopen(f"{site}/api/v1/live") as stream:
+        position = next(line for line in stream if line.startswith(b"id: ")).decode().strip().removeprefix("id: ")
+    told = f'retry: 50\nid: {position}\nevent: tokens\ndata: {{"call_uid": "unknown"}}\n\n'
+    answers: list[dict[str, Any]] = [
+        {"status": 503, "json": {}},
+        {"status": 200, "content_type": "text/event-stream", "body": told},
+        {"status": 502, "body": "Bad gateway"},
+    ]
+    asked: list[str] = []
 
-    def answer(route: Any) -> None:
-        asked.append(route.request.url)
-        route.fulfill(status=503, json={}) if len(asked) < 3 else route.continue_()
+    def answer(route: Route) -> None:
+        asked.append(route.request.url.partition("?")[2])
+        if answers:
+            route.fulfill(**answers.pop(0))
+        else:
+            route.continue_()
 
     page.route("**/api/v1/live?*", answer)
     writing.begin("ONE")
@@ -208,6 +220,7 @@ def test_an_answer_that_is_no_stream_is_asked_for_again(page, writing, site, wat
     expect(live.note).to_have_text("The server cannot be reached; what was missed comes when it is back.")
     expect(live.text("ONE")).to_have_text("text")
     expect(live.note).to_have_text("1 call in flight")
+    assert asked == ["", "", "", f"after={position}"]
     watch.troubles.clear()
 
 

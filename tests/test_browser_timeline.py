@@ -308,7 +308,7 @@ def test_the_wheel_alone_scrolls_the_page(run):
     run.page.set_viewport_size({"width": 1440, "height": 400})
     run.point("messages", 11_500)
     run.page.mouse.wheel(0, 120)
-    run.page.wait_for_function("scrollY > 0")
+    run.page.wait_for_function("() => scrollY > 0")
     assert run.view == (0, 20_000)
 
 
