@@ -8,24 +8,26 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from browser import pages, violations
 from handmade import Handmade
 from hostile import HOSTILE, HOSTILE_NAME
 from programs import CLIENT, Program
-from tokentape.models import Part
+from tokentape.models import Metrics, Part
 from tokentape.testing import Finish, ProviderServer, Text, Usage, WaitFor
-from values import call_value
+from values import call_value, finished
 
 pytest_plugins = ("browser_fixtures",)
 
+TEXT = (Part(0, "text"),)
 KEPT = 12
 
 
@@ -44,23 +46,20 @@ class Writing:
         self._calls[uid] = call_value(uid, **fields)
         self._count[uid] = 0
 
-    def say(self, uid: str, *tokens: str, part: Part = Part(0, "text")) -> None:
+    def say(self, uid: str, *tokens: str) -> None:
         """Events, one every 10 ms."""
         first = self._count[uid]
         self._count[uid] += len(tokens)
-        events = [(10.0 * (first + i + 1), part.part, token) for i, token in enumerate(tokens)]
-        self.made.events(self._calls[uid], *events, parts=() if first else (part,))
+        events = [(10.0 * (first + i + 1), 0, token) for i, token in enumerate(tokens)]
+        self.made.events(self._calls[uid], *events, parts=() if first else TEXT)
 
     def end(self, uid: str, **end: Any) -> None:
-        from values import finished
-        from tokentape.models import Metrics
-
         metrics = Metrics(
             duration_ms=10.0 * self._count[uid] + 5, first_token_latency_ms=10.0, first_output_token_latency_ms=10.0
         )
         ended = finished(
             self._calls[uid], ended_us=10_000 * self._count[uid] + 5_000, event_count=self._count[uid],
-            **{"metrics": metrics, "parts": (Part(0, "text"),), **end},
+            **{"metrics": metrics, "parts": TEXT, **end},
         )  # fmt: skip
         self.made._store.tokentape_call_finished(ended)
         self.made._store.tokentape_flush()
@@ -196,12 +195,23 @@ def test_after_a_restart_of_the_server_nothing_is_lost_or_doubled(page, writing,
 
 
 @pytest.mark.scenario("ui/The server comes back")
-def test_an_answer_that_is_no_stream_is_asked_for_again(page, writing, site, watch):
-    asked = []
+def test_an_answer_that_is_no_stream_is_asked_for_again_where_it_broke_off(page, writing, site, watch):
+    with urllib.request.urlopen(f"{site}/api/v1/live") as stream:
+        position = next(line for line in stream if line.startswith(b"id: ")).decode().strip().removeprefix("id: ")
+    told = f'retry: 50\nid: {position}\nevent: tokens\ndata: {{"call_uid": "unknown"}}\n\n'
+    answers: list[dict[str, Any]] = [
+        {"status": 503, "json": {}},
+        {"status": 200, "content_type": "text/event-stream", "body": told},
+        {"status": 502, "body": "Bad gateway"},
+    ]
+    asked: list[str] = []
 
-    def answer(route: Any) -> None:
-        asked.append(route.request.url)
-        route.fulfill(status=503, json={}) if len(asked) < 3 else route.continue_()
+    def answer(route: Route) -> None:
+        asked.append(route.request.url.partition("?")[2])
+        if answers:
+            route.fulfill(**answers.pop(0))
+        else:
+            route.continue_()
 
     page.route("**/api/v1/live?*", answer)
     writing.begin("ONE")
@@ -210,6 +220,7 @@ def test_an_answer_that_is_no_stream_is_asked_for_again(page, writing, site, wat
     expect(live.note).to_have_text("The server cannot be reached; what was missed comes when it is back.")
     expect(live.text("ONE")).to_have_text("text")
     expect(live.note).to_have_text("1 call in flight")
+    assert asked == ["", "", "", f"after={position}"]
     watch.troubles.clear()
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browser import pages, violations
-from calls_to_look_at import LOOK_MS, write, write_look
+from calls_to_look_at import write, write_look
 from handmade import Handmade, gone_process
 from hostile import HOSTILE_NAME
 from tokentape.models import Mark, Part
@@ -110,7 +110,8 @@ class Timeline:
         found = self.row(name).evaluate(
             """row => {
               const canvas = row.parentNode.querySelector("canvas");
-              const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+              const size = [canvas.width, canvas.height];
+              const copy = new OffscreenCanvas(...size).getContext("2d", { willReadFrequently: true });
               copy.drawImage(canvas, 0, 0);
               const { data } = copy.getImageData(0, (row.offsetTop + 20) * devicePixelRatio, canvas.width, 10);
               const found = new Set();
@@ -307,7 +308,7 @@ def test_the_wheel_alone_scrolls_the_page(run):
     run.page.set_viewport_size({"width": 1440, "height": 400})
     run.point("messages", 11_500)
     run.page.mouse.wheel(0, 120)
-    run.page.wait_for_function("scrollY > 0")
+    run.page.wait_for_function("() => scrollY > 0")
     assert run.view == (0, 20_000)
 
 
@@ -522,10 +523,10 @@ def test_when_the_server_is_away_it_says_so(page, made, watch, tmp_path):
 @pytest.mark.parametrize("path", ["", "/runs/RUN"])
 def test_no_page_scrolls_sideways_and_nothing_is_wrong_with_it(page, site, axe, path):
     Timeline(page, f"{site}{path}")
+    assert violations(page, axe) == []
     for width in (1440, 768, 360):
         page.set_viewport_size({"width": width, "height": 800})
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert width == 768 or violations(page, axe) == []
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")
     assert violations(page, axe) == []
 
@@ -535,6 +536,7 @@ def test_scripts_are_small(page, site):
         page.goto(f"{site}{path}")
         expect(page.locator("main .is-live")).to_be_visible()
         sizes = page.evaluate(
-            "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('.js')).map(one => one.decodedBodySize)"
+            """() => performance.getEntriesByType("resource")
+              .filter(({ name }) => name.endsWith(".js")).map(one => one.decodedBodySize)"""
         )
         assert 0 < sum(sizes) <= SCRIPTS

@@ -79,7 +79,7 @@ export class Chart {
     const { view, levels, now, clock } = this;
     drawGrid(context, width, rows.length * ROW, colour, view, clock);
     // The names stand above the bars where there is no room beside them.
-    const words = width < this.list.clientWidth;
+    const words = width < this.list.clientWidth - 4;
     const above = words ? (ROW - BAR) / 2 + 3 : ROW - BAR - 3;
     rows.forEach((row, n) => {
       drawRow(context, row, { width, top: n * ROW + above, height: BAR, colour, view, levels, now, words });
