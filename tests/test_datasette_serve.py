@@ -250,7 +250,7 @@ def test_on_another_address_nobody_sees_anything_without_logging_in(recorded_tap
         assert stranger.get(f"{home}/-/auth-token?token=guess")[0] == 403
 
         status, headers, _ = owner.get(link)
-        assert (status, headers["location"]) == (302, "/")
+        assert (status, headers["location"]) == (302, BASE)
         for path in EVERYTHING:
             assert owner.get(f"{home}{path}")[0] in {200, 302}, path
         assert stranger.get(link)[0] == 403
