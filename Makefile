@@ -9,7 +9,8 @@ NO_PYTHON = No Python 3.11 or newer that can make virtual environments was found
 VENV := .venv
 BIN := $(VENV)/bin
 OPENSPEC := @fission-ai/openspec@1.13.2
-DISTRIBUTIONS := core adapters/openai adapters/anthropic adapters/langchain adapters/llama-index
+DISTRIBUTIONS := core adapters/openai adapters/anthropic adapters/langchain adapters/llama-index adapters/api \
+	adapters/datasette
 PIP_INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt
 
 export OPENSPEC_TELEMETRY := 0

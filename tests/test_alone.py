@@ -27,6 +27,20 @@ import importlib.metadata, json
 print(json.dumps([distribution.name for distribution in importlib.metadata.distributions()]))
 """
 LAYERS = {"langchain": "framework", "llama-index": "framework"}
+# What extras install that is not named like them.
+BROUGHT = {"datasette": {"datasette-tokentape", "tokentape-api"}}
+ASK_THE_API = """
+import asyncio, json
+from tokentape_api import create_app
+sent = []
+async def receive(): return {"type": "http.request", "body": b"", "more_body": False}
+async def send(message): sent.append(message)
+scope = {"type": "http", "method": "GET", "path": "/v1/llm-calls", "query_string": b"", "headers": [], "root_path": ""}
+asyncio.run(create_app("tape.db")(scope, receive, send))
+(call,) = json.loads(sent[1]["body"])["calls"]
+print(sent[0]["status"], call["status"], call["event_count"])
+"""
+STATIC = "/-/static-plugins/datasette-tokentape/tokentape.css"
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,10 @@ class Alone:
         return said
 
 
-@pytest.fixture(scope="module", params=[pytest.param(folder, id=folder.name) for folder in PROJECTS])
+RECORDING = [folder for folder in PROJECTS if folder.name in {"core", *EXTRAS.values()}]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(folder, id=folder.name) for folder in RECORDING])
 def alone(request: pytest.FixtureRequest, built: dict[Path, Built], tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Each distribution, an adapter with the core that it needs."""
     folder = tmp_path_factory.mktemp("alone")
@@ -95,4 +112,33 @@ def test_an_extra_installs_its_adapter(extra: str, built: dict[Path, Built], tmp
     python = bare_environment(tmp_path / "env", f"{built[ROOT / 'core'].wheel}[{extra}]", built=built)
     names = json.loads(run(python, "-I", "-c", INSTALLED, cwd=tmp_path))
     adapters = {PROJECTS[folder]["project"]["name"] for folder in built if folder != ROOT / "core"}
-    assert adapters & set(names) == (adapters if extra == "all" else {f"tokentape-{extra}"})
+    assert adapters & set(names) == (adapters if extra == "all" else BROUGHT.get(extra, {f"tokentape-{extra}"}))
+
+
+@pytest.fixture
+def reading(request: pytest.FixtureRequest, built: dict[Path, Built], tmp_path: Path) -> Alone:
+    """An environment with a distribution that reads tapes, what it needs, and a tape."""
+    wheels = [built[ROOT / folder].wheel for folder in ("core", *request.param)]
+    reading = Alone("core", bare_environment(tmp_path / "env", *map(str, wheels)), tmp_path)
+    shutil.copy(SMOKE, tmp_path)
+    assert reading.recorded("smoke.py", "core") == []
+    return reading
+
+
+@pytest.mark.parametrize("reading", [["adapters/api"]], indirect=True, ids=["api"])
+def test_the_api_serves_what_was_recorded_without_any_sdk(reading: Alone) -> None:
+    assert run(reading.python, "-I", "-c", ASK_THE_API, cwd=reading.folder) == "200 completed 2\n"
+
+
+@pytest.mark.parametrize("reading", [["adapters/api", "adapters/datasette"]], indirect=True, ids=["datasette"])
+def test_the_pages_are_found_by_datasette_and_serve_by_core(reading: Alone) -> None:
+    for path, shown in (
+        ("/-/tokentape", "Runs and calls"),
+        ("/-/tokentape/calls/1", "Hello"),
+        ("/-/tokentape/api/v1/runs", '"runs":'),
+        (STATIC, "--paper"),
+    ):
+        page = run(reading.python, "-I", "-m", "datasette", "tape.db", "--get", path, cwd=reading.folder)
+        assert shown in page
+    assert " serve " in run(reading.python, "-I", "-m", "tokentape", "--help", cwd=reading.folder)
+    assert "--port N" in run(reading.python, "-I", "-m", "tokentape", "serve", "--help", cwd=reading.folder)

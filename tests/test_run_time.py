@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokentape.cli.shares import Share, shares
-from tokentape.cli.words import time_spent
+from tokentape.shares import Share, shares
+from tokentape.words import time_spent
 
 
 def call(start: int, end: int) -> dict[str, Any]:

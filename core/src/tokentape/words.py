@@ -18,6 +18,29 @@ CAUSES: Final[Mapping[str, str]] = {
     "own": "in your code",
     "unknown": "cause not known (events fed by hand)",
 }
+# A sign for each status, so that none is told by its colour.
+SIGNS: Final[Mapping[str, str]] = {
+    "running": "●",
+    "completed": "✓",
+    "error": "✕",
+    "cancelled": "⊘",
+    "abandoned": "◇",
+    "lost": "?",
+}
+KINDS: Final[Mapping[str, str]] = {
+    "text": "text",
+    "reasoning": "thinking",
+    "tool_args": "tool arguments",
+    "refusal": "refusal",
+    "audio_transcript": "transcript",
+}
+# Why token events of a call are not on the tape.
+_NOT_KEPT: Final[Mapping[str, str]] = {
+    "sampled_out": "by the sample rate they were not kept",
+    "dropped": "they were removed to keep the tape small",
+    "packed": "they were packed",
+    "aggregated": "only their totals were kept",
+}
 # The word `tpot` has two meanings in this field; it is taken for the one that is written beside it.
 ALIASES: Final[Mapping[str, str]] = {"tpot": "inter_token_latency_ms"}
 FORMULAS: Final[Mapping[str, str]] = {
@@ -117,6 +140,29 @@ def outcome(call: Row) -> str:
     problem = ": ".join(str(call[column]) for column in ("error_type", "error_message") if call[column])
     http = f" (HTTP {call['http_status']})" if problem and call["http_status"] else ""
     return f"{said}: {problem}{http}" if problem else said
+
+
+def left(call: Row) -> str | None:
+    """What is left of a call that was not kept whole; None where it was.
+
+    Args:
+        call: with `kept`, as the tape gives it.
+    """
+    kept = call["kept"]
+    reason = _NOT_KEPT.get(kept["events"])
+    if reason is None:
+        return None
+    some = f"{kept['event_count']:,}" if kept["event_count"] else "None"
+    verb = "are" if kept["event_count"] > 1 else "is"
+    content = "its text" if kept["content"] else "no text"
+    said = f"{some} of its {plural(call['event_count'], 'token event')} {verb} left: {reason}"
+    return f"{said}. Its numbers are those of all events; {content} is kept."
+
+
+def waits_for(call: Row) -> str:
+    """What a call in flight waits for: `the first token, for 3.2 s`, `event 35, for 1.2 s`."""
+    what = f"event {call['event_count'] + 1:,}" if call["event_count"] else "the first token"
+    return f"{what}, for {duration(call['silent_for_ms'])}"
 
 
 def in_flight(call: Row) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
+
+from .clock import unix_us
 
 MODEL: Final = "model"
 OUTSIDE: Final = "outside"
@@ -56,6 +59,25 @@ def shares(start_us: int, end_us: int, calls: Sequence[Row], marks: Sequence[Row
     outside = max(0, end_us - start_us) - sum(taken.values())
     ordered = sorted(taken.items(), key=lambda item: (item[0][0] != MODEL, -item[1]))
     return [*(Share(*what, took) for what, took in ordered), Share(OUTSIDE, None, outside)]
+
+
+def shares_of_run(run: Row, calls: Sequence[Row], marks: Sequence[Row]) -> list[Share]:
+    """Divide the time of a run; of one that has not ended, the time until now or until it was last heard of.
+
+    Args:
+        run: with `started_at` and `ended_at`.
+        calls: as in `shares`; `ended_unix_us` is None while a call runs.
+        marks: as in `shares`.
+    """
+    start = unix_us(run["started_at"])
+    if run["ended_at"] is not None:
+        end = unix_us(run["ended_at"])
+    elif any(call["ended_unix_us"] is None for call in calls):
+        end = time.time_ns() // 1000
+    else:
+        ends = [call["ended_unix_us"] for call in calls] + [m["started_unix_us"] + m["duration_us"] for m in marks]
+        end = max([start, *ends])
+    return shares(start, end, [{**call, "ended_unix_us": call["ended_unix_us"] or end} for call in calls], marks)
 
 
 def _of_call(row: Row) -> _Span:
