@@ -15,9 +15,9 @@ COUNTED: Final = (
     "(c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id))"
 )
 # The model that was asked for; what the provider calls it is known only when the answer comes.
-_MODEL: Final = "coalesce(c.request_model, c.response_model)"
-_TEXT_KIND: Final = "(SELECT id FROM token_kinds WHERE name = 'text')"
-_NOW_MS: Final = "(julianday('now') - 2440587.5) * 86400000.0"
+MODEL: Final = "coalesce(c.request_model, c.response_model)"
+TEXT_KIND: Final = "(SELECT id FROM token_kinds WHERE name = 'text')"
+NOW_MS: Final = "(julianday('now') - 2440587.5) * 86400000.0"
 
 # The prior event is looked up by key: a LAG window over one call of a big tape takes a thousand times longer.
 TOKEN_TIMELINE: Final = """
@@ -46,7 +46,7 @@ SELECT  -- calls, the newest first
   c.started_at,
   c.name,
   c.layer,
-  {_MODEL} AS model,  -- the model that was asked for; else the one that answered
+  {MODEL} AS model,  -- the model that was asked for; else the one that answered
   c.status,
   c.first_token_latency_ms,
   c.tokens_per_second,
@@ -55,7 +55,7 @@ SELECT  -- calls, the newest first
     THEN c.tail_gap_ms ELSE c.inter_chunk_max_ms END AS longest_gap_ms,  -- between events, or before the end
   (SELECT s.cause FROM llm_stalls s WHERE s.call_id = c.id AND s.position <> 'first'
     ORDER BY s.gap_us DESC LIMIT 1) AS cause,  -- whose time the longest stall was: upstream, blocked, own, unknown
-  (SELECT substr(p.content, 1, 80) FROM llm_parts p WHERE p.call_id = c.id AND p.kind_id = {_TEXT_KIND}
+  (SELECT substr(p.content, 1, 80) FROM llm_parts p WHERE p.call_id = c.id AND p.kind_id = {TEXT_KIND}
     ORDER BY p.part LIMIT 1) AS text_start  -- what the answer begins with
 FROM llm_calls c
 ORDER BY c.started_unix_us DESC, c.id DESC
@@ -68,7 +68,7 @@ SELECT  -- the text of each answer; a call with several choices has several
   c.uid,
   c.started_at,
   c.name,
-  {_MODEL} AS model,
+  {MODEL} AS model,
   c.status,
   c.finish_reason,
   coalesce(p.choice, 0) AS choice,
@@ -78,7 +78,7 @@ SELECT  -- the text of each answer; a call with several choices has several
     ORDER BY other.part
   ) piece) AS text  -- parts of one choice joined
 FROM llm_calls c
-LEFT JOIN llm_parts p ON p.call_id = c.id AND p.kind_id = {_TEXT_KIND} AND NOT EXISTS (
+LEFT JOIN llm_parts p ON p.call_id = c.id AND p.kind_id = {TEXT_KIND} AND NOT EXISTS (
   SELECT 1 FROM llm_parts earlier
   WHERE earlier.call_id = p.call_id AND earlier.kind_id = p.kind_id
     AND earlier.choice = p.choice AND earlier.part < p.part
@@ -93,7 +93,7 @@ SELECT  -- the numbers of each call
   c.name,
   c.layer,
   {COUNTED} AS counted,
-  {_MODEL} AS model,
+  {MODEL} AS model,
   c.status,
   c.streaming,
   c.input_tokens,
@@ -161,7 +161,7 @@ GROUP BY r.id
 # ranked numbers only the two beside the wanted position, (n - 1) * share, have a weight.
 MODEL_STATS: Final = f"""
 WITH counted AS (
-  SELECT c.provider, {_MODEL} AS model, c.status, c.input_tokens, c.token_count, c.stall_count,
+  SELECT c.provider, {MODEL} AS model, c.status, c.input_tokens, c.token_count, c.stall_count,
     c.first_token_latency_ms AS first_token, c.inter_token_latency_ms AS inter_token,
     c.decode_tokens_per_second AS decode
   FROM llm_calls c
@@ -217,7 +217,7 @@ SELECT  -- where streams stalled, how long, and whose time it was
   s.call_id,
   c.uid,
   c.name,
-  {_MODEL} AS model,
+  {MODEL} AS model,
   c.started_at,
   s.position,
   s.token_index,
@@ -235,11 +235,11 @@ SELECT  -- calls that have not ended, in any process
   c.id AS call_id,
   c.uid,
   c.name,
-  {_MODEL} AS model,
+  {MODEL} AS model,
   c.event_count,
-  max(0.0, round({_NOW_MS} - coalesce((julianday(c.last_event_at) - 2440587.5) * 86400000.0,
+  max(0.0, round({NOW_MS} - coalesce((julianday(c.last_event_at) - 2440587.5) * 86400000.0,
     c.started_unix_us / 1000.0), 1)) AS silent_for_ms,  -- since the last event, or the start
-  max(0.0, round({_NOW_MS} - c.started_unix_us / 1000.0, 1)) AS running_for_ms,  -- since the start
+  max(0.0, round({NOW_MS} - c.started_unix_us / 1000.0, 1)) AS running_for_ms,  -- since the start
   c.started_at,
   c.last_event_at,
   p.host,

@@ -11,7 +11,8 @@ from typing import Any, Final
 from ..errors import CallNotFound
 from ..models import Metrics
 from ..store.rows import stall_row
-from .reader import COUNTED, INSIDE, MODEL, SEVERAL, STATUS, UID_CHARS, Row, holds, parsed
+from ..store.views import COUNTED, MODEL, NOW_MS, TEXT_KIND
+from .reader import INSIDE, SEVERAL, STATUS, UID_CHARS, Row, holds, parsed
 from .unfinished import Unfinished
 
 METRICS: Final = tuple(field.name for field in fields(Metrics))
@@ -34,8 +35,6 @@ LISTED: Final = (
     "text_start",
 )
 
-_NOW_MS: Final = "(julianday('now') - 2440587.5) * 86400000.0"
-_TEXT: Final = "(SELECT id FROM token_kinds WHERE name = 'text')"
 # A row of the list, before its labels are read.
 _ROW: Final = f"""
 SELECT c.id, c.uid, c.name, r.uid AS run_uid, r.name AS run_name, parent.uid AS parent_uid, c.layer,
@@ -43,9 +42,9 @@ SELECT c.id, c.uid, c.name, r.uid AS run_uid, r.name AS run_name, parent.uid AS 
   {STATUS} AS status, c.status AS stored_status, c.finish_reason, c.error_type, c.error_message, c.http_status,
   c.started_at, c.started_unix_us, c.ended_at, c.last_event_at,
   CASE WHEN {STATUS} = 'running' THEN
-    max(0.0, round({_NOW_MS} - c.started_unix_us / 1000.0, 1)) END AS running_for_ms,
+    max(0.0, round({NOW_MS} - c.started_unix_us / 1000.0, 1)) END AS running_for_ms,
   CASE WHEN {STATUS} = 'running' THEN
-    max(0.0, round({_NOW_MS} - coalesce((julianday(c.last_event_at) - 2440587.5) * 86400000.0,
+    max(0.0, round({NOW_MS} - coalesce((julianday(c.last_event_at) - 2440587.5) * 86400000.0,
       c.started_unix_us / 1000.0), 1)) END AS silent_for_ms,
   c.input_tokens, c.output_tokens, c.reasoning_tokens, c.token_count, c.token_count_source,
   c.event_count, c.dropped_count, c.events_kept, c.content_level, {", ".join(f"c.{name}" for name in METRICS)},
@@ -53,7 +52,7 @@ SELECT c.id, c.uid, c.name, r.uid AS run_uid, r.name AS run_name, parent.uid AS 
     THEN c.tail_gap_ms ELSE c.inter_chunk_max_ms END AS longest_gap_ms,
   (SELECT s.cause FROM llm_stalls s WHERE s.call_id = c.id AND s.position <> 'first'
     ORDER BY s.gap_us DESC LIMIT 1) AS cause,
-  (SELECT substr(p.content, 1, 80) FROM llm_parts p WHERE p.call_id = c.id AND p.kind_id = {_TEXT}
+  (SELECT substr(p.content, 1, 80) FROM llm_parts p WHERE p.call_id = c.id AND p.kind_id = {TEXT_KIND}
     ORDER BY p.part LIMIT 1) AS text_start,
   c.labels_json
 FROM llm_calls c

@@ -24,13 +24,6 @@ STATUS: Final = (
     "CASE WHEN c.status = 'running' AND c.process_id IN (SELECT value FROM json_each(:gone)) "
     "THEN 'lost' ELSE c.status END"
 )
-# A framework's call and the SDK call that it made both hold the answer: totals take the SDK's.
-COUNTED: Final = (
-    "(c.layer = 'sdk' OR NOT EXISTS (SELECT 1 FROM llm_calls inner_call WHERE inner_call.parent_id = c.id))"
-)
-# The model that was asked for; what the provider calls it is known only when the answer comes.
-MODEL: Final = "coalesce(c.request_model, c.response_model)"
-
 # A run and everything inside it.
 INSIDE: Final = """
 WITH RECURSIVE inside(id) AS (

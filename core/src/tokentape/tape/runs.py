@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..clock import unix_us
-from .reader import COUNTED, INSIDE, MODEL, STATUS, Row, holds, parsed
+from ..store.views import COUNTED, MODEL
+from .reader import INSIDE, STATUS, Row, holds, parsed
 from .unfinished import Unfinished
 
 # Of the calls of a run those that are not recorded once more by the SDK they went through.

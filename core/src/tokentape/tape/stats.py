@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from math import floor
 from typing import Any, Final
 
+from ..store.views import COUNTED, MODEL
 from .calls import METRICS, Calls
-from .reader import COUNTED, INSIDE, MODEL, STATUS, Row
+from .reader import INSIDE, STATUS, Row
 
 P50: Final = 0.5
 P95: Final = 0.95

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ..clock import unix_us
+from ..store.views import COUNTED
 from .calls import Calls
-from .reader import COUNTED, INSIDE, Row
+from .reader import INSIDE, Row
 from .runs import Runs
 
 _CALL_IDS: Final = f"{INSIDE} SELECT c.id FROM llm_calls c JOIN inside ON c.run_id = inside.id ORDER BY c.id"

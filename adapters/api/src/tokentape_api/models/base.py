@@ -1,11 +1,19 @@
-"""The metrics of a call, as `docs/metrics.md` defines them."""
+"""What all answers have in common."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
+
+Labels = dict[str, str]
 
 
-class Metrics(BaseModel):
+class Answer(BaseModel):
+    """A row of the tape; columns that are not named here are not answered."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Metrics(Answer):
     """The numbers of a call; null where one has no meaning or is not known yet."""
 
     first_chunk_latency_ms: float | None
