@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import uvicorn
 from fastapi.testclient import TestClient
 
 from programs import eventually
@@ -49,6 +50,22 @@ def serving(tape: Path, port: int | None = None) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def serving_here(source: Any) -> Iterator[str]:
+    """The URL of the API on a thread of this process: there at once, for those who do not stop the server."""
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(source), port=0, log_level="warning", timeout_graceful_shutdown=5)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert eventually(lambda: server.started, bool)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
 
 
 def free_port() -> int:
@@ -114,6 +131,7 @@ class Listener:
     last_id: str | None = None
     status: int | None = None
     _leaving: bool = False
+    _socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -127,7 +145,12 @@ class Listener:
     def leave(self) -> None:
         """Close the connection."""
         self._leaving = True
-        self._client.close()
+        if self._socket is not None:
+            # Closing the client would wait until something is read.
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the server was faster
         self._thread.join(20)
         assert not self._thread.is_alive()
 
@@ -146,9 +169,9 @@ class Listener:
     def _follow(self) -> None:
         params = {} if self.after is None else {"after": self.after}
         headers = {} if self.header is None else {"Last-Event-ID": self.header}
-        self._client = httpx.Client(timeout=30)
         try:
-            with self._client.stream("GET", f"{self.url}/v1/live", params=params, headers=headers) as answer:
+            with httpx.stream("GET", f"{self.url}/v1/live", params=params, headers=headers, timeout=30) as answer:
+                self._socket = answer.extensions["network_stream"].get_extra_info("socket")
                 self.status = answer.status_code
                 self._read(answer.iter_lines())
         except (httpx.HTTPError, OSError):

@@ -23,10 +23,12 @@ class Handmade:
     Args:
         path: where it is.
         process: who writes it; the process that runs the tests unless told otherwise, so that its calls are alive.
+        waited: how much of the time between two events was spent waiting.
     """
 
-    def __init__(self, path: Path, process: Process | None = None) -> None:
+    def __init__(self, path: Path, process: Process | None = None, *, waited: float = 0.25) -> None:
         self.path = path
+        self._waited = waited
         self._store = SQLiteStore(path, process or this_process("app.py"), max_buffer=1_000_000)
 
     def run(self, uid: str = "RUN", *, ended_ms: float | None = None, status: str = "completed", **fields: Any) -> None:
@@ -52,7 +54,7 @@ class Handmade:
         """Record a call.
 
         Args:
-            events: ms since the call started, part, text; a quarter of the time between two was waited.
+            events: ms since the call started, part, text.
             after_ms: when it starts, in ms since `STARTED_US`.
             running: leave it without an end.
             ended_ms: its duration; that of the last event unless told otherwise.
@@ -74,7 +76,7 @@ class Handmade:
         """Add events to a call that runs."""
         offset, part, token = ([*column] for column in zip(*events, strict=True)) if events else ([], [], [])
         us = [round(ms * 1000) for ms in offset]
-        waits = [(at - before) // 4 for at, before in zip(us, [0, *us], strict=False)]
+        waits = [round((at - before) * self._waited) for at, before in zip(us, [0, *us], strict=False)]
         self._store.tokentape_tokens(call, TokenBatch(us, waits, part, token, parts=tuple(parts)))
         self._store.tokentape_flush()
 

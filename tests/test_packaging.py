@@ -79,6 +79,17 @@ from langchain_core.language_models import GenericFakeChatModel
 list(GenericFakeChatModel(model="m", messages=iter(["Hel lo"])).stream("hi"))
 tokentape.disable()
 """
+ASK_THE_API = """
+import asyncio, json
+from tokentape_api import create_app
+sent = []
+async def receive(): return {"type": "http.request", "body": b"", "more_body": False}
+async def send(message): sent.append(message)
+scope = {"type": "http", "method": "GET", "path": "/v1/llm-calls", "query_string": b"", "headers": [], "root_path": ""}
+asyncio.run(create_app("tape.db")(scope, receive, send))
+(call,) = json.loads(sent[1]["body"])["calls"]
+print(sent[0]["status"], call["model"], call["status"], call["event_count"])
+"""
 INSTALLED = """
 import importlib.metadata, json
 print(json.dumps([distribution.name for distribution in importlib.metadata.distributions()]))
@@ -253,6 +264,14 @@ def test_the_langchain_adapter_is_found_and_records_a_call_without_any_sdk(
     python = bare_environment(tmp_path / "env", *map(str, wheels))
     run(python, "-I", "-c", RECORD_LANGCHAIN, cwd=tmp_path)
     assert run(python, "-I", "-c", READ_BACK, cwd=tmp_path) == "('langchain', None, 'completed', None, 3)\n"
+
+
+@pytest.mark.must_run
+def test_the_api_serves_what_was_recorded_without_any_sdk(built: dict[Path, Built], tmp_path: Path) -> None:
+    wheels = [built[ROOT / "core"].wheel, built[ROOT / "adapters" / "api"].wheel]
+    python = bare_environment(tmp_path / "env", *map(str, wheels))
+    run(python, "-I", "-c", RECORD_BY_HAND.format(sdks=set(SDKS)), cwd=tmp_path)
+    assert run(python, "-I", "-c", ASK_THE_API, cwd=tmp_path) == "200 m completed 2\n"
 
 
 @pytest.mark.must_run

@@ -9,6 +9,7 @@ import click
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
+import api
 import importing
 import instructions
 import long_stream
@@ -21,7 +22,7 @@ import writing
 
 MEASUREMENTS = {
     module.__name__: module
-    for module in (per_chunk, instructions, per_call, while_writing, writing, long_stream, importing, reading)
+    for module in (per_chunk, instructions, per_call, while_writing, writing, long_stream, importing, reading, api)
 }
 
 

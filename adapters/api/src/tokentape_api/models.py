@@ -127,9 +127,7 @@ class Timeline(Answer):
     marks: list[Mark]
 
 
-class CallStats(Metrics):
-    """The metrics of one call."""
-
+class _Measured(Answer):
     uid: str
     name: str
     model: str | None
@@ -142,6 +140,10 @@ class CallStats(Metrics):
     token_count_source: str | None
     event_count: int
     dropped_count: int
+
+
+class CallStats(Metrics, _Measured):
+    """The metrics of one call."""
 
 
 class Totals(Answer):
@@ -308,9 +310,7 @@ class Kept(Answer):
     content: bool = Field(description="Whether the text of its parts is.")
 
 
-class CallDetail(Metrics):
-    """Everything about a call but its events."""
-
+class _Described(Answer):
     id: int
     uid: str
     name: str
@@ -359,6 +359,11 @@ class CallDetail(Metrics):
     event_count: int
     dropped_count: int
     in_flight_at_start: int
+
+
+class CallDetail(Metrics, _Described):
+    """Everything about a call but its events."""
+
     longest_gap_ms: float | None
     cause: str | None
     labels: Labels
@@ -446,7 +451,7 @@ class Models(Answer):
     models: list[ModelStats]
 
 
-class ComparedCall(CallRow, Metrics):
+class ComparedCall(Metrics, CallRow):
     """A call with all its metrics."""
 
 

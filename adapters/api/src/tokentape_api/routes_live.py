@@ -17,6 +17,8 @@ from .feed import Feed
 from .problems import Invalid, ProblemRoute
 
 FEED: Final = "tokentape.feed"
+# What is no line break in an event stream, and is taken for one by clients that split text at all that Unicode has.
+LINE_BREAKS: Final = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"})
 IDLE: Final = ": idle\n\n"
 _LONGEST: Final = 60_000
 
@@ -64,7 +66,7 @@ async def _events(feed: Feed, position: Position) -> AsyncGenerator[str]:
 
 def _event(change: Change, position: Position) -> str:
     name, data = _data(change)
-    return f"id: {position}\nevent: {name}\ndata: {data.model_dump_json()}\n\n"
+    return f"id: {position}\nevent: {name}\ndata: {data.model_dump_json().translate(LINE_BREAKS)}\n\n"
 
 
 def _data(change: Change) -> tuple[str, models.Answer]:

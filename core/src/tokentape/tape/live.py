@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from .calls import Calls
 from .events import Columns, Events
@@ -21,8 +22,7 @@ UNTOLD: Final = -1
 EVENTS_AT_ONCE: Final = 2_000
 ALL_EVENTS_AT_ONCE: Final = 20_000
 CALLS_AT_ONCE: Final = 200
-# Calls that could be open in one position; more is no position of ours.
-MOST_OPEN: Final = 10_000
+HEXADECIMAL: Final = frozenset("0123456789abcdef")
 _ID_LIMIT: Final = 2**63
 
 _NEW: Final = "SELECT id FROM llm_calls WHERE id > :highest ORDER BY id LIMIT :limit"
@@ -37,20 +37,23 @@ ORDER BY c.id
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far the tape was told.
+    """How far a tape was told.
 
     Attributes:
-        highest: row id of the newest call that is known.
+        highest: row id of the newest call that is known; 0 before the first.
+        mark: made of that call's uid, by which the tape is told from another in its place.
         open: index of the next event of each call that is not known to have ended, by row id; `UNTOLD` for one that is
             itself still to be told.
     """
 
     highest: int = 0
+    mark: str = ""
     open: Mapping[int, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """As text: `17_15.230_16.0`; of the characters that pass every header and address as they are."""
-        return "_".join([str(self.highest), *(f"{call}.{index}" for call, index in sorted(self.open.items()))])
+        """As text, `17-9ae0daaf_15.230_16.0`, of characters that pass every header and address as they are."""
+        calls = (f"{call}.{index}" for call, index in sorted(self.open.items()))
+        return "_".join([f"{self.highest}-{self.mark}" if self.mark else str(self.highest), *calls])
 
     @classmethod
     def parse(cls, text: str) -> Position:
@@ -59,12 +62,11 @@ class Position:
         Raises:
             ValueError: it stands for none.
         """
-        highest, *calls = text.split("_")
-        if len(calls) > MOST_OPEN:
-            raise ValueError(text)
+        known, *calls = text.split("_")
+        highest, _, mark = known.partition("-")
         pairs = [call.partition(".") for call in calls]
-        position = cls(_number(highest), {_number(call): _number(index) for call, _, index in pairs})
-        if len(position.open) < len(pairs) or not all(0 <= call <= position.highest for call in [0, *position.open]):
+        position = cls(_number(highest), mark, {_number(call): _number(index, UNTOLD) for call, _, index in pairs})
+        if str(position) != text or max([0, *position.open]) > position.highest or not HEXADECIMAL.issuperset(mark):
             raise ValueError(text)
         return position
 
@@ -78,7 +80,10 @@ class Started:
     def after(self, position: Position) -> Position:
         """The position when this has been told."""
         call_id = self.call["id"]
-        return Position(max(position.highest, call_id), {**position.open, call_id: 0})
+        told = {**position.open, call_id: 0}
+        if call_id <= position.highest:
+            return replace(position, open=told)
+        return Position(call_id, _mark(self.call["uid"]), told)
 
     def since(self, position: Position) -> Started | None:
         """What of this has not been told at a position; None if all has."""
@@ -145,25 +150,27 @@ class Live(Calls, Events):
 
     def beginning(self) -> Position:
         """The position before the calls that are running; what has ended counts as told."""
-        highest = self._rows("SELECT coalesce(max(id), 0) AS id FROM llm_calls")[0]["id"]
+        newest = self._rows("SELECT id, uid FROM llm_calls ORDER BY id DESC LIMIT 1")
+        if not newest:
+            return Position()
         asked = f"SELECT c.id FROM llm_calls c WHERE c.status = 'running' AND {STATUS} = 'running'"
         running = self._rows(asked, {"gone": self.gone()})
-        return Position(highest, {row["id"]: UNTOLD for row in running})
+        return Position(newest[0]["id"], _mark(newest[0]["uid"]), {row["id"]: UNTOLD for row in running})
 
     def now(self) -> Position:
         """The position at which everything that is on the tape counts as told."""
         with self.snapshot():
             start = self.beginning()
-            return Position(start.highest, {call_id: self.last_index(call_id) + 1 for call_id in start.open})
+            return replace(start, open={call_id: self.last_index(call_id) + 1 for call_id in start.open})
 
     def changes(self, position: Position) -> Happened:
         """What has happened since a position, in an order in which it can be told.
 
-        Of much only the beginning is given: ask again from the position after it. A position that is ahead of the tape
-        is one of another tape: then it starts with the calls that are running.
+        Of much only the beginning is given: ask again from the position after it. From a position of another tape it
+        starts with the calls that are running.
         """
         with self.snapshot():
-            if position.highest > self._rows("SELECT coalesce(max(id), 0) AS id FROM llm_calls")[0]["id"]:
+            if position.highest and not self._knows(position):
                 position = self.beginning()
             since, found = position, list[Change]()
             left = ALL_EVENTS_AT_ONCE
@@ -175,6 +182,10 @@ class Live(Calls, Events):
                     if left <= 0:
                         break
             return Happened(since, found, position)
+
+    def _knows(self, position: Position) -> bool:
+        found = self._rows("SELECT uid FROM llm_calls WHERE id = ?", [position.highest])
+        return any(_mark(row["uid"]) == position.mark for row in found)
 
     def _since(self, position: Position) -> Iterator[Change]:
         new = [row["id"] for row in self._rows(_NEW, {"highest": position.highest, "limit": CALLS_AT_ONCE})]
@@ -197,8 +208,12 @@ class Live(Calls, Events):
             first = events.token_index[-1] + 1
 
 
-def _number(text: str) -> int:
+def _mark(uid: str) -> str:
+    return f"{crc32(uid.encode()):x}"
+
+
+def _number(text: str, least: int = 0) -> int:
     number = int(text)
-    if not (text.isascii() and UNTOLD <= number < _ID_LIMIT and str(number) == text):
+    if not least <= number < _ID_LIMIT:
         raise ValueError(text)
     return number

@@ -174,7 +174,7 @@ def _geometric(values: Sequence[float]) -> list[float]:
     low, high = min(positive), max(positive)
     if low == high:
         low, high = low / 2, high * 2
-    return [low, *(low * (high / low) ** (number / HISTOGRAM_BINS) for number in range(1, HISTOGRAM_BINS)), high]
+    return [_short(low * (high / low) ** (number / HISTOGRAM_BINS)) for number in range(HISTOGRAM_BINS + 1)]
 
 
 def _even(values: Sequence[float]) -> list[float]:
@@ -182,7 +182,11 @@ def _even(values: Sequence[float]) -> list[float]:
     if not values:
         return []
     high = max(values) or 1.0
-    return [*(high * number / HISTOGRAM_BINS for number in range(HISTOGRAM_BINS)), high]
+    return [_short(high * number / HISTOGRAM_BINS) for number in range(HISTOGRAM_BINS + 1)]
+
+
+def _short(edge: float) -> float:
+    return float(f"{edge:.6g}")
 
 
 def _histogram(values: Iterable[Any], edges: Sequence[float]) -> Row:
