@@ -37,7 +37,7 @@ def made(tmp_path_factory) -> Iterator[Handmade]:
     made.run(ended_ms=9000)
     write_look(made, "LOOK")
     write(made, "LONG", LONG, (TEXT,), ended_ms=LONG[-1][0] + 5)
-    both = [(100.0 + 10 * i, i % 2, f"{'ab'[i % 2]}{i // 2} ") for i in range(20)]
+    both = [(100.0 + 10 * i, 1 - i % 2, f"{'ba'[i % 2]}{i // 2} ") for i in range(20)]  # the second comes first
     write(made, "TWO", both, (Part(0, "text", choice=0), Part(1, "text", choice=1)), ended_ms=400)
     hostile = [(100.0 + 10 * i, 0, token) for i, token in enumerate(HOSTILE)]
     write(made, "HOSTILE", hostile, (TEXT,), ended_ms=400, call={"name": HOSTILE[0] + HOSTILE[1] + HOSTILE[2]})
@@ -88,8 +88,8 @@ class Call:
 
     def texts(self) -> list[str]:
         """What is shown of each part."""
-        shown = self.page.locator("tape-replay .part:not([hidden]) .part-text")
-        return [text for text in shown.evaluate_all("all => all.map(one => one.textContent)") if text]
+        parts = [part for part in self.page.locator("tape-replay .part").all() if part.is_visible()]
+        return [part.locator(".part-text").text_content() for part in parts]
 
     def focus(self) -> None:
         self.page.locator("tape-replay .replay-text").focus()
@@ -197,6 +197,18 @@ def test_any_moment_shows_what_had_come_by_then_also_backwards(look):
         count = count_at(LOOK, ms)
         assert look.position == (count, ms)
         assert look.texts() == printed(text_of(LOOK, count))
+
+
+@pytest.mark.scenario("ui/The answer appears as it came")
+def test_a_long_answer_is_not_torn_between_lines(page, site):
+    """It is laid out in blocks; each ends where a line does, wherever the replay has been."""
+    call = Call(page, f"{site}/calls/LONG")
+    for ms in random.Random(3).sample(range(int(LONG[-1][0])), 25):
+        call.seek(ms)
+        blocks = page.locator("tape-replay .part-text > div").evaluate_all("all => all.map(one => one.textContent)")
+        assert "".join(blocks) == "".join(text_of(LONG, count_at(LONG, ms)))
+        assert all(block.endswith("\n") for block in blocks[:-1])
+    assert len(blocks) > 1
 
 
 @pytest.mark.scenario("ui/Steps")
@@ -348,9 +360,13 @@ def test_before_the_first_event_it_says_what_it_waits_for(look):
 @pytest.mark.scenario("ui/Choices apart")
 def test_choices_are_apart(page, site):
     call = Call(page, f"{site}/calls/TWO")
-    expect(page.locator("tape-replay .choice")).to_have_count(2)
-    assert page.locator("tape-replay .choice-name").all_inner_texts() == ["choice 0", "choice 1"]
-    assert call.texts() == ["".join(f"a{i} " for i in range(10)), "".join(f"b{i} " for i in range(10))]
+    choices = page.locator("tape-replay .choice")
+    expect(choices).to_have_count(2)
+    shown = {one.locator(".choice-name").inner_text(): one for one in choices.all()}
+    said = {name: one.locator(".part-text").text_content() for name, one in shown.items()}
+    assert said == {f"choice {number}": "".join(f"{'ab'[number]}{i} " for i in range(10)) for number in (0, 1)}
+    assert shown["choice 0"].bounding_box()["x"] < shown["choice 1"].bounding_box()["x"]
+    assert call.position == (20, 400)
 
 
 # Strip and drawings

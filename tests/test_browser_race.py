@@ -63,8 +63,8 @@ class Race:
         return self.page.get_by_role("article").filter(has=self.page.get_by_role("link", name=name, exact=True))
 
     def texts(self, name: str) -> list[str]:
-        shown = self.lane(name).locator(".part:not([hidden]) .part-text")
-        return [text for text in shown.evaluate_all("all => all.map(one => one.textContent)") if text]
+        parts = [part for part in self.lane(name).locator(".part").all() if part.is_visible()]
+        return [part.locator(".part-text").text_content() for part in parts]
 
     def names(self) -> list[str]:
         return self.page.get_by_role("article").get_by_role("link").all_inner_texts()

@@ -3,7 +3,7 @@
 import { make, say } from "./element.js";
 import { CAUSES, duration, KINDS } from "./format.js";
 
-/** From this length on a block ends with its line, from twice that at a space, from three times anywhere. */
+/** From this length on a block ends with its line, from twice that at a space, then anywhere. */
 const BLOCK = 2_000;
 
 /** Text that grows and can be cut back at its end, in blocks: only the last is laid out anew. */
@@ -12,7 +12,6 @@ class Running {
   length = 0;
   #blocks = [];
 
-  /** Where the text ends. */
   get last() {
     return this.#blocks.at(-1)?.element ?? this.element;
   }
@@ -30,6 +29,7 @@ class Running {
     const last = this.#blocks.at(-1);
     if (!last) return;
     last.text.data = text.slice(last.start, length);
+    last.element.className = "";
     last.full = false;
   }
 
@@ -42,7 +42,7 @@ class Running {
       // Not between the two halves of a character.
       if ((piece.charCodeAt(end - 1) & 0xfc00) === 0xd800) end++;
       block.text.appendData(piece.slice(from, end));
-      block.full = end <= piece.length;
+      block.element.className = (block.full = end <= piece.length) ? "is-full" : "";
       from = end;
     }
   }

@@ -1,7 +1,7 @@
 /** What a replay is steered with: buttons, scrubber, and the keys people know from terminal recordings. */
 
 import { make, say } from "./element.js";
-import { SPEEDS } from "./player.js";
+import { paced, SPEEDS, TEXT_MS } from "./player.js";
 
 const HELP = {
   space: "play or pause",
@@ -75,8 +75,6 @@ export function controls(element, player, where) {
     const words = where();
     const most = Math.ceil(track.durationMs);
     say(at, words);
-    // Less than a pixel is not worth a layout.
-    if (player.playing && Math.abs(Number(range.value) - player.time) < most / 1000) return;
     if (Number(range.max) !== most) range.max = most;
     range.value = Math.round(player.time);
     range.setAttribute("aria-valuetext", words);
@@ -84,7 +82,6 @@ export function controls(element, player, where) {
   let before = {};
   const changed = () => {
     const { playing } = player;
-    moved();
     if (playing !== before.playing) {
       name(play, playing ? "Pause" : "Play");
       say(said, playing ? "Playing" : `Paused. ${where()}`);
@@ -93,8 +90,9 @@ export function controls(element, player, where) {
     speed.value = player.speed;
     squeeze.checked = player.squeeze;
   };
-  player.addEventListener("move", moved);
+  paced(player, TEXT_MS, moved);
   player.addEventListener("state", changed);
+  moved();
   changed();
   said.textContent = "";
   keys(element, player, help);

@@ -5,7 +5,7 @@ import { printed } from "./format.js";
 const PAGE = 100_000;
 const POLL_MS = 250;
 const PATIENCE_MS = 3_000;
-/** Stands for an event whose text was not recorded. */
+/** Stands for an event without recorded text. */
 const UNKNOWN = "▪";
 
 /** Asks the API, which is at an element's `data-api`, about the tape that its `data-query` means. */

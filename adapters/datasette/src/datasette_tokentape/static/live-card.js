@@ -23,12 +23,13 @@ export class Card {
     this.sign = make("span", { "aria-hidden": "true" });
     this.state = make("p", { class: "live-state" });
     this.follow = make("button", { type: "button", hidden: true, onclick: () => this.#goOn() }, "Follow");
-    const facts = [info.model, info.provider, info.adapter].filter(Boolean).join(" · ");
+    const facts = [...new Set([info.model, info.provider, info.adapter])].filter(Boolean).join(" · ");
     const name = make("a", { href: links.call }, make("bdi", {}, info.name));
     const where = make("p", { class: "live-where" }, make("bdi", {}, facts));
     if (links.run) where.append(" · in ", make("a", { href: links.run }, make("bdi", {}, info.run_name)));
     const head = make("h3", {}, this.sign, " ", name);
-    this.element = make("li", { class: "live-card", "data-uid": info.uid }, head, where, this.box, this.state, this.follow);
+    const text = make("div", { class: "live-text" }, this.box, this.follow);
+    this.element = make("li", { class: "live-card", "data-uid": info.uid }, head, where, text, this.state);
     this.box.addEventListener("scroll", () => this.#scrolled());
     this.#tellSign();
   }
@@ -40,7 +41,7 @@ export class Card {
     // The stream goes on where it broke off: what it told before does not come again, but from another server.
     if (after < known) return;
     call.take({ status: "running", parts, ...columns });
-    this.heard = performance.now();
+    this.heard = Math.min(performance.now(), call.began + call.at[call.count - 1]);
     this.#dirty = true;
   }
 

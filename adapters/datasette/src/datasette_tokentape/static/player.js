@@ -3,6 +3,8 @@
 import { upTo } from "./events.js";
 
 export const SPEEDS = [0.25, 0.5, 1, 2, 5, 10, 20];
+/** Text in every other frame looks just as smooth. */
+export const TEXT_MS = 30;
 /** How long a silence lasts when pauses are squeezed. */
 const SQUEEZED_MS = 400;
 const MOST_STEP_MS = 5_000;
@@ -154,4 +156,17 @@ export class Player extends EventTarget {
     if (this.ended) this.pause();
     if (this.playing) this.#frame = requestAnimationFrame((next) => this.#tick(next));
   }
+}
+
+/** Acts when a player moved; while it plays at most every so many milliseconds. */
+export function paced(player, ms, act) {
+  let last = 0;
+  const moved = () => {
+    const now = performance.now();
+    if (player.playing && now - last < ms) return;
+    last = now;
+    act();
+  };
+  player.addEventListener("move", moved);
+  player.addEventListener("state", moved);
 }

@@ -3,6 +3,7 @@
 import { CallElement } from "./call-element.js";
 import { axis, sketch, still } from "./draw.js";
 import { duration, plural } from "./format.js";
+import { paced, TEXT_MS } from "./player.js";
 import { spanOf } from "./stream.js";
 
 const HEIGHT = 150;
@@ -14,19 +15,14 @@ class TapeGrowth extends CallElement {
   made() {
     const { call, player } = this;
     const stays = still((...given) => this.#drawStill(...given));
-    let shown = 0;
     this.picture = sketch("", HEIGHT, (context, width, colour) => {
       stays(context, width, colour, [call.count, call.status, spanOf(call)]);
-      shown = player.time;
       context.fillStyle = colour("--ink");
       context.beginPath();
-      context.arc(this.#x(shown, width), this.#y(player.count), 3.5, 0, 7);
+      context.arc(this.#x(player.time, width), this.#y(player.count), 3.5, 0, 7);
       context.fill();
     });
-    player.addEventListener("move", () => {
-      const moved = this.#x(Math.abs(player.time - shown), this.picture.canvas.width);
-      if (!player.playing || moved > 1) this.picture.redraw();
-    });
+    paced(player, TEXT_MS, this.picture.redraw);
     return [this.picture.canvas];
   }
 

@@ -4,12 +4,12 @@ import { CallElement } from "./call-element.js";
 import { make, say } from "./element.js";
 import { upTo } from "./events.js";
 import { brief, KINDS, plural, visible, whole } from "./format.js";
+import { paced } from "./player.js";
 
 const COLUMNS = ["#", "event", "kind", "at (ms)", "delta", "waited"];
 const COPIED = "token_index\ttoken\tkind\ttimestamp_ms\tdelta_ms\twait_ms";
 /** Lines beyond the edges of what is in view. */
 const SPARE = 4;
-/** Rows that fly by need not be laid out in every frame. */
 const FOLLOW_MS = 80;
 const SHOWN = 200;
 
@@ -92,16 +92,10 @@ class TapeList extends CallElement {
       const line = this.pool.find(({ element }) => element.contains(target));
       if (line) this.#go(line.at);
     });
-    let followed = 0;
-    const follow = () => {
-      const now = performance.now();
-      if (player.playing && now - followed < FOLLOW_MS) return;
-      followed = now;
+    paced(player, FOLLOW_MS, () => {
       if (this.follow.checked) this.#reveal(upTo(this.rows, this.count, player.count - 1) - 1);
       this.#soon();
-    };
-    player.addEventListener("move", follow);
-    player.addEventListener("state", follow);
+    });
   }
 
   /** Which rows are listed, from what the fields say. */

@@ -14,6 +14,7 @@ class TapeLive extends TapeElement {
   /** @type {Map<string, Card>} by uid */
   cards = new Map();
   paused = false;
+  away = false;
   /** What came while it was paused. */
   #held = [];
   #position = null;
@@ -22,7 +23,7 @@ class TapeLive extends TapeElement {
   async build() {
     // Where the API fails the table stays: the stream itself does not say why.
     await ask(this, "/runs", { limit: 1 });
-    this.note = make("p", { class: "tape-note" }, "Connecting …");
+    this.note = make("p", { class: "tape-note" });
     this.said = make("p", { class: "hidden", role: "status" });
     this.flight = make("ul", { class: "live-list", "aria-label": "Calls in flight" });
     this.ended = make("ul", { class: "live-list", "aria-label": "Calls that ended lately" });
@@ -30,7 +31,8 @@ class TapeLive extends TapeElement {
     this.pause = make("button", { type: "button", "aria-pressed": "false", onclick: () => this.#pause() }, "Pause");
     this.clear = make("button", { type: "button", onclick: () => this.#clear() }, "Clear those that ended");
     this.lately = make("div", { hidden: true }, make("h2", {}, "Ended lately"), this.ended);
-    this.#connect();
+    const stream = this.#connect();
+    await new Promise((go) => ["open", "error"].forEach((name) => stream.addEventListener(name, go, { once: true })));
     setInterval(() => this.#tick(), TICK_MS);
     this.#tick();
     const tools = make("div", { class: "live-tools" }, this.pause, this.clear, this.note);
@@ -49,13 +51,14 @@ class TapeLive extends TapeElement {
         else this.#take(name, data);
       });
     }
-    stream.addEventListener("open", () => say(this.note, "Connected."));
+    stream.addEventListener("open", () => (this.away = false));
     stream.addEventListener("error", () => {
-      say(this.note, "The server cannot be reached; what was missed comes when it is back.");
+      this.away = true;
       if (stream.readyState !== EventSource.CLOSED) return;
       // An answer that is no stream ends it for good: begin anew, where it broke off.
       setTimeout(() => this.#connect(), AGAIN_MS);
     });
+    return stream;
   }
 
   #take(name, data) {
@@ -105,10 +108,9 @@ class TapeLive extends TapeElement {
     const { childElementCount: count } = this.flight;
     say(this.nothing, count ? "" : "No call is in flight. One that begins appears here by itself.");
     this.lately.hidden = this.clear.hidden = !this.ended.childElementCount;
-    const waiting = this.paused ? `, ${plural(this.#held.length, "message")} held back` : "";
-    if (!this.note.textContent.startsWith("The server") && this.note.textContent !== "Connecting …") {
-      say(this.note, `${plural(count, "call")} in flight${waiting}`);
-    }
+    const held = this.paused ? `, ${plural(this.#held.length, "message")} held back` : "";
+    const away = "The server cannot be reached; what was missed comes when it is back.";
+    say(this.note, this.away ? away : `${plural(count, "call")} in flight${held}`);
   }
 
   #tick() {

@@ -1,6 +1,6 @@
 /** The models side by side: how their first tokens and rates are spread, above the tables of the page. */
 
-import { sketch, CAUSE_COLOURS } from "./draw.js";
+import { sketch } from "./draw.js";
 import { make, say, TapeElement } from "./element.js";
 import { ask } from "./events.js";
 import { duration, plural } from "./format.js";
@@ -119,7 +119,7 @@ function spread(model, name) {
     });
     context.fillStyle = colour("--line");
     context.fillRect(0, BASE, width, 1);
-    drawMarks(context, colour, width, [["p50", median], ["p95", p95]], (value) => place(value, width));
+    drawMarks(context, colour, width, place(median, width), place(p95, width));
     context.fillStyle = colour("--soft");
     context.textAlign = "left";
     context.fillText(unit(edges[0]), 0, BASE + 15);
@@ -149,18 +149,18 @@ function spread(model, name) {
   return box;
 }
 
-/** Lines at percentiles with their names, the second to the other side where they would meet. */
-function drawMarks(context, colour, width, marks, place) {
-  marks.forEach(([label, value], i) => {
-    const x = Math.round(place(value));
-    context.fillStyle = colour(i ? CAUSE_COLOURS.own : "--ink");
-    context.fillRect(Math.min(x, width - 1), TOP - 2, 1, BASE - TOP + 2);
-    context.textAlign = i ? "left" : "right";
-    if (!i && x < 24) context.textAlign = "left";
-    if (i && x > width - 24) context.textAlign = "right";
-    const meets = i && Math.abs(place(marks[0][1]) - x) < 30 && context.textAlign === (place(marks[0][1]) < 24 ? "left" : "right");
-    context.fillText(label, x + (context.textAlign === "left" ? 2 : -2), meets ? TOP + 8 : TOP - 4);
-  });
+/** Lines at median and p95 with their names, which are one where they would meet. */
+function drawMarks(context, colour, width, median, p95) {
+  const line = (x, name, fill) => {
+    context.fillStyle = fill;
+    context.fillRect(Math.min(Math.round(x), width - 1), TOP - 2, 1, BASE - TOP + 2);
+    const wide = context.measureText(name).width;
+    context.textAlign = "left";
+    context.fillText(name, Math.min(Math.max(0, x - wide / 2), width - wide), TOP - 4);
+  };
+  const meet = p95 - median < 40;
+  line(median, meet ? "p50, p95" : "p50", colour("--ink"));
+  line(p95, meet ? "" : "p95", colour("--ink"));
 }
 
 customElements.define("tape-models", TapeModels);

@@ -6,7 +6,7 @@ import { make, say, TapeElement } from "./element.js";
 import { ask, callOf } from "./events.js";
 import { duration, exact, MARKS, plural } from "./format.js";
 import { firstToken, rate } from "./numbers.js";
-import { Player } from "./player.js";
+import { paced, Player, TEXT_MS } from "./player.js";
 import { streamPicture } from "./stream.js";
 
 const LEAST = 2;
@@ -71,7 +71,7 @@ class TapeRace extends TapeElement {
       this.player.seek(this.track.durationMs);
       this.player.play();
     }
-    this.player.addEventListener("move", () => this.#show());
+    paced(this.player, TEXT_MS, () => this.#show());
     this.player.addEventListener("move", () => this.player.playing || this.#rewrite());
     this.player.addEventListener("state", () => this.#rewrite());
     this.#show();

@@ -5,6 +5,7 @@ import { CallElement } from "./call-element.js";
 import { controls } from "./controls.js";
 import { make, say } from "./element.js";
 import { duration, exact, plural, whole } from "./format.js";
+import { paced, TEXT_MS } from "./player.js";
 import { markersOf, stallsIn } from "./stream.js";
 
 /** So many stalls get a button of their own, the longest. */
@@ -20,7 +21,7 @@ class TapeReplay extends CallElement {
     const where = () =>
       `Event ${whole(player.count)}/${whole(call.count)} · ${exact(player.time)} / ${exact(call.durationMs)}`;
     this.controls = controls(this, player, where);
-    player.addEventListener("move", this.show);
+    paced(player, TEXT_MS, this.show);
     player.addEventListener("state", () => this.classList.toggle("is-playing", player.playing));
     player.seek(call.durationMs);
     if (call.running) player.play();

@@ -1,6 +1,6 @@
 /** The timeline: the calls of a run on its clock, or the runs of a tape, each opening its own. */
 
-import { make, say, TapeElement } from "./element.js";
+import { calm, make, say, TapeElement } from "./element.js";
 import { nice } from "./draw.js";
 import { ask } from "./events.js";
 import { MARKS } from "./format.js";
@@ -56,18 +56,18 @@ class TapeTimeline extends TapeElement {
     let wait = this.source.pause;
     const again = async () => {
       const began = performance.now();
-      if (!document.hidden && this.source.grows) {
+      if (!document.hidden) {
         const failed = await this.source.load().then(() => null, (error) => error);
         say(this.note, failed ? `Not up to date: ${failed.message}.` : "");
         if (!failed) this.show();
         // A server that takes long is not asked all the time.
         wait = failed ? PATIENCE_MS : Math.max(this.source.pause, 4 * (performance.now() - began));
       }
-      if (this.isConnected) setTimeout(again, wait);
+      if (this.source.grows) setTimeout(again, wait);
     };
-    setTimeout(again, wait);
+    if (this.source.grows) setTimeout(again, wait);
     setInterval(() => {
-      if (!this.source.running || document.hidden || this.note.textContent) return;
+      if (calm() || !this.source.running || document.hidden || this.note.textContent) return;
       this.chart.now = this.source.now;
       this.view.setWhole(roundedUp(this.source.span));
       this.chart.redraw();

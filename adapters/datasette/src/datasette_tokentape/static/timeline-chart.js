@@ -79,7 +79,7 @@ export class Chart {
     const { view, levels, now, clock } = this;
     drawGrid(context, width, rows.length * ROW, colour, view, clock);
     // The names stand above the bars where there is no room beside them.
-    const words = width < this.list.clientWidth;
+    const words = width < this.list.clientWidth - 4;
     const above = words ? (ROW - BAR) / 2 + 3 : ROW - BAR - 3;
     rows.forEach((row, n) => {
       drawRow(context, row, { width, top: n * ROW + above, height: BAR, colour, view, levels, now, words });
@@ -155,7 +155,7 @@ export class Chart {
   }
 
   #moment(ms) {
-    return this.clock === undefined ? duration(Math.max(0, ms)) : new Date(this.clock + ms).toISOString().slice(11, 23);
+    return this.clock === undefined ? duration(Math.max(0, ms)) : new Date(Math.round(this.clock + ms)).toISOString().slice(11, 23);
   }
 
   #leave() {

@@ -2,8 +2,9 @@
 
 import { CAUSES, duration, plural } from "./format.js";
 
-/** How many events a second came in the last piece of a row is not told from less time than this. */
+/** A rate is not told from less time than this, and from fewer events only where they are all there are. */
 const LEAST_MS = 1;
+const FEW = 4;
 
 /** How much came: tokens where their number is known, events otherwise. */
 export function amount(call) {
@@ -74,13 +75,18 @@ function piecesOf(call, silences) {
   }
   const pieces = [];
   let from = profile[0].start_ms;
-  for (const { end_ms, events } of profile) {
-    const open = without(from, end_ms, silences);
+  let events = 0;
+  profile.forEach((bin, i) => {
+    events += bin.events;
+    const isStalled = silences.some(({ start, end }) => start < bin.end_ms && end > from);
+    if (events < FEW && !isStalled && i < profile.length - 1) return;
+    const open = without(from, bin.end_ms, silences);
     const ms = open.reduce((sum, [start, end]) => sum + end - start, 0);
     const rate = (1000 * events) / Math.max(ms, LEAST_MS);
     for (const [start, end] of open) pieces.push({ start, end, rate });
-    from = end_ms;
-  }
+    from = bin.end_ms;
+    events = 0;
+  });
   return pieces;
 }
 
@@ -110,7 +116,7 @@ export function rowOfRun(run, counted, began) {
     if (!calls) continue;
     const [start, until] = [began + start_ms, began + Math.min(start_ms + counted.bucket_ms, end ?? Infinity)];
     if (events) row.pieces.push({ start, end: until, rate: (1000 * events) / counted.bucket_ms });
-    else if (row.silences.at(-1)?.end === start) row.silences.at(-1).end = until;
+    else if (start - row.silences.at(-1)?.end < LEAST_MS) row.silences.at(-1).end = until;
     else row.silences.push({ start, end: until, words: "a call open, nothing came", cause: "upstream", first: true });
   }
   row.note = run.started_at.slice(0, 19).replace("T", " ");

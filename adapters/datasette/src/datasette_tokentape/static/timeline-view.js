@@ -122,10 +122,10 @@ export function zoomPointer(element, view, area, clicked) {
     const from = Math.min(Math.max(0, held.from + by), view.whole - (held.to - held.from));
     view.show(from, from + held.to - held.from);
   });
-  const let_go = (event) => {
+  const letGo = (event) => {
     if (held && !held.moved && event.type === "pointerup") clicked(event);
     held = null;
     element.classList.remove("is-dragged");
   };
-  for (const type of ["pointerup", "pointercancel"]) element.addEventListener(type, let_go);
+  for (const type of ["pointerup", "pointercancel"]) element.addEventListener(type, letGo);
 }
