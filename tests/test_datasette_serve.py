@@ -127,6 +127,7 @@ def test_datasette_knows_what_columns_mean_and_gives_no_file_away(recorded_tape)
         assert browser.get(f"{home}/tape/whose_time.json")[0] == 200
         assert sql(browser, home) == 200
         assert browser.get(f"{home}/tape.db")[0] == 403
+        assert json.loads(browser.get(f"{home}/-/settings.json")[2])["allow_download"] is False
 
 
 @pytest.mark.scenario("ui/Names of other sites")
