@@ -35,7 +35,7 @@ demo: $(VENV)/runtime ## record real SDK streams from a local server, and show w
 	@$(BIN)/tokentape demo $(ARGS)
 
 test: $(VENV)/dev ## run the tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev ## lint, format, types, floors, specifications (needs npx)
 	$(BIN)/ruff check
