@@ -26,7 +26,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check matrix bench cassettes pictures clean
+.PHONY: help demo test check matrix bench cassettes pictures screenshots clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -56,6 +56,9 @@ cassettes: $(VENV)/dev ## record cassettes/ anew, from the local server
 
 pictures: $(VENV)/dev ## make the pictures of the documentation anew, from what the demo prints
 	@$(BIN)/python tests/make_pictures.py
+
+screenshots: $(VENV)/dev ## take the screenshots of the documentation anew, from the real pages (needs Chromium)
+	@$(BIN)/python tests/make_screenshots.py
 
 clean: ## remove .venv, caches and what was built
 	rm -rf $(VENV) .nox .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
