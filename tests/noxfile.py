@@ -77,8 +77,8 @@ def newest(session: nox.Session) -> None:
 @nox.session
 def oldest(session: nox.Session) -> None:
     """The first version that each distribution says it works with."""
-    # The newest that works with openai 2.0.0.
-    versions = lower_bounds() | {"langchain-openai": "1.1.9"}
+    # The newest that work with openai 2.0.0, and with pluggy 1.5.
+    versions = lower_bounds() | {"langchain-openai": "1.1.9", "pytest": "9.1.1"}
     install(session, DISTRIBUTIONS[1:], versions, "langchain", "langchain-openai", "langgraph")
     run_tests(session, *OF_CORE, *OF_OPENAI, *OF_ANTHROPIC, UNTRACED, *OF_LANGCHAIN, *OF_LLAMA_INDEX, *VERSIONS)
 
