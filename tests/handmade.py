@@ -80,6 +80,11 @@ class Handmade:
         self._store.tokentape_tokens(call, TokenBatch(us, waits, part, token, parts=tuple(parts)))
         self._store.tokentape_flush()
 
+    def end(self, uid: str, **end: Any) -> None:
+        """End a call that runs."""
+        self._store.tokentape_call_finished(finished(call_value(uid), **end))
+        self._store.tokentape_flush()
+
     def mark(self, mark: Any) -> None:
         """Add a mark."""
         self._store.tokentape_mark(mark)

@@ -365,6 +365,15 @@ def test_events_are_counted_where_they_came(made, get):
     ]
 
 
+def test_events_that_a_framework_and_its_sdk_recorded_are_counted_once(made, get):
+    made.run("RUN", ended_ms=100)
+    made.call("FRAME", (1, 0, "a"), (2, 0, "b"), call={"layer": "framework"})
+    made.call("SDK", (1, 0, "a"), (2, 0, "b"), call={"parent_uid": "FRAME"})
+    made.call("ALONE", (1, 0, "a"), call={"layer": "framework"})
+    (bucket,) = get("/v1/runs/RUN/tokens/timeseries", buckets=1)["buckets"]
+    assert bucket == {"start_ms": 0, "events": 3, "calls": 3}
+
+
 @pytest.mark.scenario("api/Models side by side")
 def test_models_have_the_percentiles_of_the_view(recorded, rows):
     asked = recorded("/v1/models")["models"]

@@ -17,7 +17,8 @@ from api_client import Listener, free_port, serving, serving_here
 from handmade import Handmade, gone_process
 from programs import eventually
 from tokentape.errors import TapeError
-from tokentape.tape import Position
+from tokentape.tape import Came, Position
+from tokentape.tape import live as live_module
 from tokentape_api import create_app
 from tokentape_api import feed as feed_module
 from tokentape_api.feed import Feed, is_stopping
@@ -268,6 +269,10 @@ def items(into):
     return [type(change).__name__ for happened in into for change, _ in happened]
 
 
+def texts(into):
+    return [text for told in into for change, _ in told if isinstance(change, Came) for text in change.events.token]
+
+
 async def test_one_poll_serves_all_and_ends_with_the_last(made, source):
     feed = Feed(source)
     places = [[] for _ in range(20)]
@@ -321,7 +326,9 @@ async def test_who_is_too_far_behind_reads_the_tape_and_misses_nothing(made, sou
     task = asyncio.create_task(following(feed, await feed.beginning(), fast))
     got = []
     made.call("GOING", (0, 0, "t0"), running=True)
-    got += await anext(slow)
+    # Until there is nothing for a moment: from then on it lives on polls.
+    while told := await anext(slow):
+        got += told
     for number in range(1, 12):
         made.events(call_value("GOING"), (number, 0, f"t{number}"))
         await asyncio.sleep(0.12)
@@ -329,9 +336,21 @@ async def test_who_is_too_far_behind_reads_the_tape_and_misses_nothing(made, sou
         got += await anext(slow)
     await slow.aclose()
     task.cancel()
-    tokens = [token for change, _ in got if hasattr(change, "events") for token in change.events.token]
-    assert tokens == [f"t{number}" for number in range(12)]
-    assert [t for h in fast for c, _ in h if hasattr(c, "events") for t in c.events.token] == tokens
+    assert texts([got]) == texts(fast) == [f"t{number}" for number in range(12)]
+
+
+async def test_who_begins_far_back_is_told_everything_before_what_comes(made, source, monkeypatch):
+    monkeypatch.setattr(live_module, "EVENTS_AT_ONCE", 10)
+    monkeypatch.setattr(live_module, "ALL_EVENTS_AT_ONCE", 20)
+    made.call("LONG", *[(n, 0, f"t{n}") for n in range(95)])
+    feed, into = Feed(source), []
+    task = asyncio.create_task(following(feed, Position.parse(str(Position())), into))
+    await until(lambda: items(into)[-1:] == ["Ended"] and len(items(into)) > 5)
+    tokens = [
+        t for happened in into for change, _ in happened if hasattr(change, "events") for t in change.events.token
+    ]
+    assert tokens == ["old", *(f"t{n}" for n in range(95))]
+    task.cancel()
 
 
 @pytest.mark.scenario("api/Quiet tape")
