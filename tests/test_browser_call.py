@@ -39,6 +39,8 @@ def made(tmp_path_factory) -> Iterator[Handmade]:
     write(made, "LONG", LONG, (TEXT,), ended_ms=LONG[-1][0] + 5)
     both = [(100.0 + 10 * i, 1 - i % 2, f"{'ba'[i % 2]}{i // 2} ") for i in range(20)]  # the second comes first
     write(made, "TWO", both, (Part(0, "text", choice=0), Part(1, "text", choice=1)), ended_ms=400)
+    chunks = [(100.0, 0, "a"), (100.0, 1, "b"), (150.0, 0, "c"), (150.0, 1, "d"), (250.0, 0, "e")]
+    write(made, "CHUNKS", chunks, (TEXT, Part(1, "reasoning")), ended_ms=300)
     hostile = [(100.0 + 10 * i, 0, token) for i, token in enumerate(HOSTILE)]
     write(made, "HOSTILE", hostile, (TEXT,), ended_ms=400, call={"name": HOSTILE[0] + HOSTILE[1] + HOSTILE[2]})
     write(made, "HUGE", [(100.0, 0, "x" * 1_000_000), (200.0, 0, " end")], (TEXT,), ended_ms=300)
@@ -311,6 +313,9 @@ def test_keys_are_only_for_the_replay_and_the_strip(look):
     look.page.locator("h1").click()
     look.page.keyboard.press("3")
     assert look.position[1] == LOOK_MS
+    look.speed.focus()
+    look.page.keyboard.press("2")
+    assert (look.speed.input_value(), look.position[1]) == ("2", LOOK_MS)
     look.page.locator("tape-strip canvas").first.focus()
     look.page.keyboard.press("3")
     assert look.position[1] == round(LOOK_MS * 0.3)
@@ -476,11 +481,13 @@ def test_gaps_have_their_percentiles(look):
     expect(look.page.locator(".gaps-note")).to_have_text("39 gaps, longest 1.5 s")
 
 
-def test_percentiles_and_bars_are_those_of_the_tape(look, made):
-    stored = made.rows(
-        "select inter_chunk_p50_ms, inter_chunk_p95_ms, inter_chunk_p99_ms from llm_calls where uid = 'LOOK'"
-    )
-    found = look.page.evaluate(
+@pytest.mark.parametrize(("uid", "gaps"), [("LOOK", 39), ("TWO", 18), ("CHUNKS", 2)])
+def test_percentiles_and_bars_are_those_of_the_tape(page, site, made, uid, gaps):
+    """Choices have gaps of their own, and what came in one chunk has none between."""
+    columns = ", ".join(f"inter_chunk_p{percent}_ms" for percent in (50, 95, 99))
+    (stored,) = made.rows(f"select {columns} from llm_calls where uid = '{uid}'")
+    Call(page, f"{site}/calls/{uid}")
+    found = page.evaluate(
         """async () => {
           const { call } = document.querySelector("tape-gaps");
           const { gapsOf, histogram, percentile } = await import(document.querySelector("script[src*=tape-gaps]").src);
@@ -489,8 +496,7 @@ def test_percentiles_and_bars_are_those_of_the_tape(look, made):
           return [[50, 95, 99].map(percent => percentile(gaps, percent)), counts.reduce((a, b) => a + b) + longer];
         }"""
     )
-    assert found[0] == pytest.approx(list(stored[0].values()))
-    assert found[1] == 39
+    assert found == [pytest.approx(list(stored.values())), gaps]
 
 
 def test_the_count_over_time_is_said_in_words(look):
@@ -816,7 +822,7 @@ def test_with_less_motion_the_head_jumps_from_event_to_event(page, site):
         return page.locator("tape-strip canvas").first.evaluate(
             PIXELS
             + """
-              const { data } = copy.getImageData(0, canvas.height * 0.78 | 0, canvas.width, 1);
+              const { data } = copy.getImageData(0, 71 * devicePixelRatio, canvas.width, 1);  // below the marks
               for (let x = 0; x < canvas.width; x++) if (data[4 * x + 3] > 128) return x;
             }"""
         )
@@ -827,6 +833,7 @@ def test_with_less_motion_the_head_jumps_from_event_to_event(page, site):
     before = head()
     page.clock.run_for(600)
     assert (call.position[0], head()) == (14, before)
+    assert before > 100
 
 
 @pytest.mark.scenario("ui/Accessibility of a call")

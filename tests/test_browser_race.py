@@ -221,6 +221,9 @@ def test_keys(race):
     assert race.at.inner_text() == "2700 ms / 6000 ms"
     race.page.keyboard.press(".")
     assert race.at.inner_text() == "2750 ms / 6000 ms"
+    race.page.get_by_label("another call").press_sequentially("0.5 ")
+    assert race.at.inner_text() == "2750 ms / 6000 ms"
+    race.page.get_by_role("region", name="Answer of quick").focus()
     race.page.keyboard.press("?")
     expect(race.page.get_by_role("dialog", name="Keys")).to_be_visible()
 
