@@ -389,6 +389,14 @@ def test_an_error_after_the_finish_is_noted_only(asynchronous: bool, server: Pro
     assert (call["status"], call["error_type"], call["error_message"]) == ("completed", "500", "too late")
 
 
+@pytest.mark.parametrize(("data", "said"), [(b"it broke", "it broke"), (b'"it broke"', "it broke"), (b"5", "5")])
+def test_an_error_event_in_plain_words(data: bytes, said: str, server: ProviderServer, tape: TapeReader) -> None:
+    server.add([Text("one"), Raw(b"event: error\ndata: %b\n\n" % data), Text("never"), Finish("stop")])
+    use(MESSAGES.client(server, False), WAYS["text"](MESSAGES))
+    call = tape.call()
+    assert (call["status"], call["error_type"], call["error_message"], tape.text()) == ("error", "error", said, "one")
+
+
 @pytest.mark.parametrize("error", ["it broke", ["it", "broke"], {"n": 1}])
 def test_an_error_of_any_shape(error: Any, server: ProviderServer, tape: TapeReader) -> None:
     server.add([Text("one"), Raw({"error": error})])
@@ -478,6 +486,32 @@ def test_what_is_read_again_is_recorded_once(asynchronous: bool, server: Provide
     call = tape.call()
     assert (call["status"], call["chunk_count"]) == ("completed", chunks)
     assert [part["content"] for part in tape.parts()][:2] == ["hm ah", "so"]
+
+
+@both
+@pytest.mark.parametrize("answers", [1, 2])
+@pytest.mark.skipif(anthropic.__version__.startswith("0."), reason="has no middleware")
+def test_what_middleware_reads_before_the_program_is_recorded_once(
+    answers: int, asynchronous: bool, server: ProviderServer, tape: TapeReader
+) -> None:
+    server.add(Script([Text("one "), (0.1, Text("two")), Finish("stop"), Usage(3, 2)], repeat=True))
+
+    def handle(request: Any, call_next: Any) -> Any:
+        for _ in range(answers):
+            response = call_next(request)
+            response.http_response.read()
+        return response
+
+    async def handle_async(request: Any, call_next: Any) -> Any:
+        for _ in range(answers):
+            response = await call_next(request)
+            await response.http_response.aread()
+        return response
+
+    middleware = [handle_async if asynchronous else handle]
+    use(MESSAGES.client(server, asynchronous, middleware=middleware), stream(MESSAGES))
+    assert (tape.call()["status"], tape.text(), tape.call()["output_tokens"]) == ("completed", "one two", 2)
+    assert all(row["wait_us"] <= row["offset_us"] for row in tape.rows("select * from llm_tokens"))
 
 
 @pytest.mark.usefixtures("lenient")

@@ -132,14 +132,17 @@ class RawReads:
             return
         try:
             data = _parse(event.data)
+            kind = self._kind(event.name, data)
         except (ValueError, RecursionError) as broken:
-            self._mention(broken)
-            return
-        kind = self._kind(event.name, data)
+            # What went wrong may be said in plain words.
+            data, kind = event.data, self._kind(event.name, None)
+            if kind != "error":
+                self._mention(broken)
+                return
         if kind == "error":
             # The SDK raises here, and reads no further. What is complete stays so.
             self._stream = None
-            self._note_error(field(data, "error"))
+            self._note_error(field(data, "error") or data)
         elif kind == "chunk":
             asked_ns, self._waited_ns = at_ns - self._waited_ns, 0
             with faults.guard(f"{self._call.call.adapter} adapter", "a chunk's events"):

@@ -251,7 +251,8 @@ class Seams:
                 # Middleware has put another response in the place of the one that came.
                 setattr(response, CALL_ATTRIBUTE, call)
             if call.request.streaming or call.watched:
-                call.saw_stream()
+                if call.raw is None:  # else middleware has read it by now
+                    call.saw_stream()
             else:
                 call.end("completed")
         except Exception as fault:

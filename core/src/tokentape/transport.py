@@ -48,8 +48,10 @@ class _Watched:
         return getattr(self._stream, name)
 
     def _read(self) -> Reader:
-        with faults.guard(f"{self._call.call.adapter} adapter", "what a program read itself"):
-            if self._reader is not None:
+        call = self._call
+        with faults.guard(f"{call.call.adapter} adapter", "what a program read itself"):
+            # Middleware may read several answers to what is one call; the first is the one that is kept.
+            if self._reader is not None and call.raw is None and call.is_open:
                 return self._reader()
         return _unread
 
