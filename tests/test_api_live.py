@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from tokentape.errors import TapeError
 from tokentape.tape import Position
 from tokentape_api import create_app
 from tokentape_api import feed as feed_module
-from tokentape_api.feed import Feed
+from tokentape_api.feed import Feed, is_stopping
 from tokentape_api.source import FileSource
 from values import call_value
 
@@ -226,16 +227,24 @@ def test_hostile_text_is_one_event(made, url):
     assert listener.tokens() == {"CALL": [text, "\U0001f600"]}
 
 
+class UvicornLike:
+    def __init__(self, should_exit):
+        self.should_exit = should_exit
+
+    def handle_exit(self, number, frame):
+        pass
+
+
 class Counting(FileSource):
     """Counts what it is asked."""
 
     count = 0
-    fails = False
+    fails = None
 
     async def read(self, query):
         self.count += 1
         if self.fails:
-            raise TapeError("locked")
+            raise self.fails("fails")
         return await super().read(query)
 
 
@@ -341,22 +350,50 @@ async def test_a_tape_that_cannot_be_read_for_a_while_is_waited_for(made, source
     feed, into = Feed(source), []
     task = asyncio.create_task(following(feed, await feed.beginning(), into))
     await until(lambda: into)
-    source.fails = True
+    source.fails = TapeError
     await asyncio.sleep(0.3)
     made.call("NEW", (1, 0, "a"))
-    source.fails = False
+    source.fails = None
     await until(lambda: items(into))
     assert items(into) == ["Started", "Came", "Ended"]
 
-    source.fails = True
+    source.fails = TapeError
     late = []
     second = asyncio.create_task(following(feed, Position(0), late))
     await until(lambda: len(late) > 2)
-    source.fails = False
+    source.fails = None
     await until(lambda: items(late))
     assert items(late) == ["Started", "Came", "Ended"] * 2
     for one in (task, second):
         one.cancel()
+
+
+async def test_when_polling_fails_those_who_listen_are_let_go(made, source):
+    feed, into = Feed(source), []
+    task = asyncio.create_task(following(feed, await feed.beginning(), into))
+    await until(lambda: into)
+    polled = feed._poll
+    source.fails = ZeroDivisionError
+    async with asyncio.timeout(10):
+        await task
+    with pytest.raises(ZeroDivisionError):
+        await polled
+    source.fails = None
+    again = asyncio.create_task(following(feed, await feed.beginning(), into))
+    made.call("NEW", (1, 0, "a"))
+    await until(lambda: items(into))
+    again.cancel()
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None, UvicornLike(False).handle_exit])
+def test_a_server_that_was_not_told_to_stop_is_not_stopping(monkeypatch, handler):
+    monkeypatch.setattr(signal, "getsignal", lambda number: handler)
+    assert not is_stopping()
+
+
+def test_a_server_that_was_told_to_stop_is_stopping(monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: UvicornLike(True).handle_exit)
+    assert is_stopping()
 
 
 def test_a_stream_that_cannot_begin_is_a_problem(made, url):

@@ -127,6 +127,7 @@ def test_datasette_knows_what_columns_mean_and_gives_no_file_away(recorded_tape)
         assert browser.get(f"{home}/tape/whose_time.json")[0] == 200
         assert sql(browser, home) == 200
         assert browser.get(f"{home}/tape.db")[0] == 403
+        assert json.loads(browser.get(f"{home}/-/settings.json")[2])["allow_download"] is False
 
 
 @pytest.mark.scenario("ui/Names of other sites")
@@ -250,7 +251,7 @@ def test_on_another_address_nobody_sees_anything_without_logging_in(recorded_tap
         assert stranger.get(f"{home}/-/auth-token?token=guess")[0] == 403
 
         status, headers, _ = owner.get(link)
-        assert (status, headers["location"]) == (302, "/")
+        assert (status, headers["location"]) == (302, BASE)
         for path in EVERYTHING:
             assert owner.get(f"{home}{path}")[0] in {200, 302}, path
         assert stranger.get(link)[0] == 403

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tokentape import words
 from tokentape.cli.drawing import BUSY, EVENTS, OWN, UNKNOWN, WAITING, timeline
 from tokentape.cli.terminal import one_line, safe
+from tokentape.models import FINAL_STATUSES, KINDS
 
 
 def row(**columns: Any) -> dict[str, Any]:
@@ -224,3 +225,40 @@ def test_no_control_character_survives(text: str) -> None:
     shown = safe(text)
     assert all(char in "\n\t" or (ord(char) >= 0x20 and not 0x7F <= ord(char) <= 0x9F) for char in shown)
     shown.encode()
+
+
+@pytest.mark.parametrize(
+    ("kept", "count", "content", "said"),
+    [
+        (
+            "aggregated",
+            0,
+            True,
+            "None of its 15 token events is left: only their totals were kept",
+        ),
+        ("packed", 3, False, "3 of its 15 token events are left: they were packed"),
+        (
+            "dropped",
+            1,
+            False,
+            "1 of its 15 token events is left: they were removed to keep the tape small",
+        ),
+    ],
+)
+def test_what_is_left_of_a_call(kept, count, content, said):
+    call = {"event_count": 15, "kept": {"events": kept, "event_count": count, "content": content}}
+
+    text = "its text" if content else "no text"
+    assert words.left(call) == f"{said}. Its numbers are those of all events; {text} is kept."
+    assert words.left({**call, "kept": {**call["kept"], "events": "all"}}) is None
+
+
+def test_what_a_call_in_flight_waits_for():
+    assert words.waits_for({"event_count": 0, "silent_for_ms": 3200.0}) == "the first token, for 3.2 s"
+    assert words.waits_for({"event_count": 1234, "silent_for_ms": 20.0}) == "event 1,235, for 20 ms"
+
+
+def test_every_status_and_kind_has_its_word():
+    assert set(words.SIGNS) == {"running", *FINAL_STATUSES}
+    assert len(set(words.SIGNS.values())) == len(words.SIGNS)
+    assert set(words.KINDS) == set(KINDS)

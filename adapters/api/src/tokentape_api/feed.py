@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from tokentape.errors import TapeError
-from tokentape.tape import Change, Position, Tape
+from tokentape.tape import Change, Happened, Position, Tape
 
 from .source import TapeSource
 
@@ -31,16 +31,18 @@ class _Listener:
     """Somebody who listens.
 
     Attributes:
-        polls: what was polled and not taken yet; None after the last one.
+        polls: what was polled and not taken yet.
         is_behind: what comes next is read from the tape, not taken from polls.
         start_over: where to go on, when another tape has taken the place of the one that was read.
+        is_over: nothing is polled any more.
     """
 
-    polls: asyncio.Queue[Sequence[Change] | None] = field(default_factory=asyncio.Queue)
+    polls: asyncio.Queue[Sequence[Change]] = field(default_factory=asyncio.Queue)
     is_behind: bool = True
     start_over: Position | None = None
+    is_over: bool = False
 
-    def tell(self, changes: Sequence[Change] | None) -> None:
+    def tell(self, changes: Sequence[Change]) -> None:
         """Add a poll; too many are dropped, because the listener can read them from the tape."""
         if self.polls.qsize() >= UNTAKEN:
             self.clear()
@@ -51,6 +53,13 @@ class _Listener:
         """Drop what was not taken."""
         while not self.polls.empty():
             self.polls.get_nowait()
+
+    async def take(self) -> Sequence[Change]:
+        """The next poll, or nothing after some seconds."""
+        try:
+            return await asyncio.wait_for(self.polls.get(), IDLE_S)
+        except TimeoutError:
+            return ()
 
 
 class Feed:
@@ -78,7 +87,7 @@ class Feed:
             yield []
         # The poll begins before this listener reads: what is between the two it gets from both, and takes from one.
         with self._listening(head) as listener:
-            while not is_stopping():
+            while not listener.is_over:
                 if listener.start_over is not None:
                     position, listener.start_over = listener.start_over, None
                     listener.is_behind = True
@@ -89,10 +98,7 @@ class Feed:
                     changes: Sequence[Change] = () if happened is None else happened.changes
                     listener.is_behind = happened is None or bool(changes)
                 else:
-                    polled = await _next(listener)
-                    if polled is None:
-                        return
-                    changes = polled
+                    changes = await listener.take()
                 told: Told = []
                 for change in changes:
                     rest = change.since(position)
@@ -108,28 +114,37 @@ class Feed:
         self._listeners.add(listener)
         if self._poll is None:
             self._poll = asyncio.create_task(self._polled(head))
+            self._poll.add_done_callback(self._end)
         try:
             yield listener
         finally:
             self._listeners.discard(listener)
-            if not self._listeners:
-                self._poll.cancel()
-                self._poll = None
+            if not self._listeners and self._poll is not None:
+                poll, self._poll = self._poll, None
+                poll.cancel()
+
+    def _end(self, poll: asyncio.Task[None]) -> None:
+        """Let those go who still listen when polling has ended; they come back by themselves."""
+        if poll is self._poll:
+            self._poll = None
+            for listener in self._listeners:
+                listener.is_over = True
+                listener.tell(())
 
     async def _polled(self, head: Position) -> None:
         while not is_stopping():
-            started_s = asyncio.get_running_loop().time()
+            soonest_s = asyncio.get_running_loop().time() + POLL_S
             happened = await self._read(partial(Tape.changes, position=head))
             if happened is not None:
-                restarted = happened.since if happened.since != head else None
-                for listener in self._listeners if happened.changes or restarted else ():
-                    listener.start_over = restarted or listener.start_over
-                    listener.tell(() if restarted else happened.changes)
+                self._tell(happened, restarted=happened.since != head)
                 head = happened.until
-            took_s = asyncio.get_running_loop().time() - started_s
-            await asyncio.sleep(max(0.0, POLL_S - took_s))
-        for listener in self._listeners:
-            listener.tell(None)
+            await asyncio.sleep(soonest_s - asyncio.get_running_loop().time())
+
+    def _tell(self, happened: Happened, *, restarted: bool) -> None:
+        for listener in self._listeners if happened.changes or restarted else ():
+            if restarted:
+                listener.start_over = happened.since
+            listener.tell(() if restarted else happened.changes)
 
     async def _read(self, query: Callable[[Tape], T]) -> T | None:
         """What a query gives; None, after a moment, where the tape cannot be read now."""
@@ -138,13 +153,6 @@ class Feed:
         except TapeError:
             await asyncio.sleep(RETRY_S)
             return None
-
-
-async def _next(listener: _Listener) -> Sequence[Change] | None:
-    try:
-        return await asyncio.wait_for(listener.polls.get(), IDLE_S)
-    except TimeoutError:
-        return ()
 
 
 def is_stopping() -> bool:

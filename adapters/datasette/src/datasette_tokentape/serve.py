@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -120,7 +121,9 @@ def _listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise CannotServe(f"there is no address {host!r} ({error.strerror}); the usual one is {HOST}") from error
     try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":
+            # So that a port can be used again at once; on Windows it would let two programs use it together.
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
         found.listen()
     except OSError as error:
