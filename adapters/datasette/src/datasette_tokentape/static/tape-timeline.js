@@ -203,17 +203,19 @@ class AllRuns extends Source {
   }
 
   async load() {
-    this.#runs = this.isNewest
+    const runs = this.isNewest
       ? (await ask(this.element, "/runs", { limit: RUNS })).runs
       : await Promise.all(this.listed.map((uid) => ask(this.element, `/runs/${encodeURIComponent(uid)}`)));
-    this.answered = performance.now();
-    this.began = Math.min(...this.#runs.map((run) => Date.parse(run.started_at)));
-    for (const run of this.#runs) {
+    for (const run of runs) {
       if (this.#counted.get(run.uid)?.isWhole) continue;
       const path = `/runs/${encodeURIComponent(run.uid)}/tokens/timeseries`;
       const counted = await ask(this.element, path, { buckets: BUCKETS });
       this.#counted.set(run.uid, { ...counted, isWhole: run.status !== "running" && !run.running_count });
     }
+    // Not before all is known: what is there is drawn meanwhile.
+    this.#runs = runs;
+    this.answered = performance.now();
+    this.began = Math.min(...runs.map((run) => Date.parse(run.started_at)));
   }
 
   get running() {
