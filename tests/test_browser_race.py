@@ -17,6 +17,7 @@ from tokentape.models import Part
 from values import call_value
 
 pytest_plugins = ("browser_fixtures",)
+pytestmark = pytest.mark.must_run
 
 TEXT = Part(0, "text")
 QUICK = [(100.0 + 10 * i, 0, f"q{i} ") for i in range(50)]
@@ -226,6 +227,15 @@ def test_keys(race):
     race.page.get_by_role("region", name="Answer of quick").focus()
     race.page.keyboard.press("?")
     expect(race.page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+
+def test_steps_go_through_the_events_of_all(race):
+    moments = sorted(ms for events in CALLS.values() for ms, _, _ in events if ms > 545)
+    race.seek(545)
+    race.page.get_by_role("region", name="Answer of quick").focus()
+    for ms in moments[:12]:
+        race.page.keyboard.press(".")
+        assert race.at.inner_text() == f"{ms:.0f} ms / 6000 ms"
 
 
 def test_a_click_on_a_lane_moves_all(race):
