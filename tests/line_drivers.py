@@ -13,9 +13,12 @@ import openai
 from anthropic_drivers import MessagesDriver
 from openai_drivers import ChatDriver
 
+DATA = "data: "
+LINES_LATE = "bytes are decoded on the writer's thread: that the answer is complete is known a moment later"
+
 
 class Lines:
-    """The lines of a response that say something, for a loop."""
+    """The lines of a response that hold data, for a loop: one an event."""
 
     def __init__(self, response: Any) -> None:
         self._response = response
@@ -27,7 +30,7 @@ class Lines:
     def __next__(self) -> str:
         if self._lines is None:
             self._lines = self._response.iter_lines()
-        while not (line := next(self._lines)):
+        while not (line := next(self._lines)).startswith(DATA):
             pass
         return line
 
@@ -54,7 +57,7 @@ class AsyncLines:
     async def __anext__(self) -> str:
         if self._lines is None:
             self._lines = self._response.aiter_lines()
-        while not (line := await anext(self._lines)):
+        while not (line := await anext(self._lines)).startswith(DATA):
             pass
         return line
 
@@ -78,9 +81,9 @@ def lines(sent: Any) -> Any:
 
 
 def json_of(line: str) -> dict[str, Any]:
-    """The JSON object that a line holds; empty for one of another kind."""
-    data = line.removeprefix("data: ")
-    return json.loads(data) if data not in (line, "[DONE]") else {}
+    """The JSON object that a line of data holds; empty at the end of the stream."""
+    data = line.removeprefix(DATA)
+    return {} if data == "[DONE]" else json.loads(data)
 
 
 class ChatLinesDriver(ChatDriver):
@@ -91,8 +94,11 @@ class ChatLinesDriver(ChatDriver):
         choices = json_of(chunk).get("choices")
         return (choices[0]["delta"].get("content") or "") if choices else ""
 
-    def send(self, client: Any) -> Any:
-        return lines(client.chat.completions.with_raw_response.create(model=self.model, messages=[], stream=True))
+    def send(self, client: Any, prompt: str | None = None, **options: Any) -> Any:
+        return lines(super().send(client, prompt, **options))
+
+    def create(self, client: Any) -> Any:
+        return client.chat.completions.with_raw_response.create
 
 
 class MessagesLinesDriver(MessagesDriver):
@@ -102,9 +108,11 @@ class MessagesLinesDriver(MessagesDriver):
     def text(self, chunk: Any) -> str:
         return json_of(chunk).get("delta", {}).get("text") or ""
 
-    def send(self, client: Any) -> Any:
-        asked: dict[str, Any] = {"model": self.model, "max_tokens": 9, "messages": []}
-        return lines(client.messages.with_raw_response.create(**asked, stream=True))
+    def send(self, client: Any, prompt: str | None = None) -> Any:
+        return lines(super().send(client, prompt))
+
+    def create(self, client: Any) -> Any:
+        return client.messages.with_raw_response.create
 
 
 def http_client(sdk: Any, asynchronous: bool) -> Any:

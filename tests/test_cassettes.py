@@ -96,14 +96,14 @@ def expected(cassette: str, exchange: Exchange) -> dict[str, Any]:
     parts, events = expected_parts(script) if exchange.streaming else ([], [])
     of_sdk, api = cassette in OF_SDKS, cassette.partition("/")[2]
     return {
-        # To a framework every format is chat, and of the HTTP status it knows what an error says.
+        # To a framework every format is chat; it sees no attempts, and of the HTTP status it knows what an error says.
         "operation": {"completions": "text_completion"}.get(api, api) if of_sdk else "chat",
         "request_model": "scripted-model",
         "streaming": int(exchange.streaming),
         "status": exchange.status,
         "finish_reason": exchange.finish,
         "http_status": 400 if exchange.status == "error" else 200 if of_sdk else None,
-        "retries": 0,
+        "retries": 0 if of_sdk else None,
         "input_tokens": usage and usage.input_tokens,
         "cached_input_tokens": usage and known(api, usage.cached, ("responses", "messages")),
         "output_tokens": usage and usage.output_tokens,
