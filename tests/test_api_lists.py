@@ -105,7 +105,7 @@ def test_runs_are_those_that_fit_every_filter(get, eight, params, uids):
     assert [run["uid"] for run in get("/v1/runs", **params)["runs"]] == uids
 
 
-def pages(get, path, name, **params):
+def pages(get, path, name, between=lambda: None, **params):
     cursor, found = None, []
     while True:
         answer = get(path, **params, **({"cursor": cursor} if cursor else {}))
@@ -113,6 +113,7 @@ def pages(get, path, name, **params):
         cursor = answer["next"]
         if cursor is None:
             return found
+        between()
 
 
 def flat(*asked, **params):
@@ -145,12 +146,18 @@ def test_pages_stay_in_place_while_another_process_records(made, get, tmp_path):
     script = tmp_path / "grow.py"
     script.write_text(textwrap.dedent(GROW), "utf-8")
     grows = subprocess.Popen([sys.executable, str(script), str(made.path), str(__file__.rpartition("/")[0])])
+
+    def count():
+        return read(made.path, "SELECT count(*) AS n FROM llm_calls WHERE uid LIKE 'NEW%'")[0]["n"]
+
+    def more():
+        before = count()
+        assert eventually(count, lambda now: now > before, within=60) > before
+
     try:
-        assert eventually(lambda: read(made.path, "SELECT * FROM llm_calls WHERE uid = 'NEWCALL1'"), bool, within=30)
+        more()
         for path, name, old in (("/v1/llm-calls", "calls", "OLDCALL"), ("/v1/runs", "runs", "OLD")):
-            before = len(read(made.path, "SELECT id FROM llm_calls"))
-            found = flat(get, path, name, limit=7)
-            assert len(read(made.path, "SELECT id FROM llm_calls")) > before
+            found = flat(get, path, name, between=more, limit=7)
             assert [uid for uid in found if uid.startswith("OLD")] == [f"{old}{n}" for n in reversed(range(60))]
             assert len(found) == len(set(found))
     finally:
