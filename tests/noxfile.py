@@ -85,8 +85,8 @@ def newest(session: nox.Session) -> None:
 @nox.session
 def oldest(session: nox.Session) -> None:
     """The first version that each distribution says it works with."""
-    # The newest that work with openai 2.0.0, and with pluggy 1.5.
-    versions = lower_bounds() | {"langchain-openai": "1.1.9", "pytest": "9.1.1"}
+    # The newest that work with openai 2.0.0, pluggy 1.5 and fastapi 0.130.
+    versions = lower_bounds() | {"langchain-openai": "1.1.9", "pytest": "9.1.1", "starlette": "0.52.1"}
     install(session, [folder for folder in PROJECTS if folder != CORE], versions, *FOR_EVERYTHING)
     run_tests(session, *EVERYTHING, UNTRACED)
 
