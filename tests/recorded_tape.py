@@ -41,6 +41,8 @@ from tokentape.testing import (
 STALL_MS = 200
 PAUSE_S = 0.35
 EVERY_S = 0.01
+# Exit code of the process that is gone in the middle of a call.
+GONE = 3
 
 Steps = list[Event | tuple[float, Event]]
 
@@ -57,7 +59,7 @@ def _recorded(path: Path) -> Path:
     path.parent.mkdir(parents=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TOKENTAPE_")}
     done = subprocess.run(
-        [sys.executable, __file__, str(path)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, __file__, str(path)], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     return path
@@ -237,8 +239,8 @@ def _drain(stream: Any) -> None:
 
 def _lose_a_call(path: Path) -> None:
     """A process records the beginning of a call, and is gone."""
-    done = subprocess.run([sys.executable, __file__, str(path), "and be gone"], timeout=60, check=False)
-    assert done.returncode == 1
+    done = subprocess.run([sys.executable, __file__, str(path), "and be gone"], timeout=180, check=False)
+    assert done.returncode == GONE
 
 
 def _be_gone(path: Path) -> None:
@@ -248,8 +250,8 @@ def _be_gone(path: Path) -> None:
         stream = Program(server).ask("gpt-x")
         for _ in range(6):
             next(stream)
-        assert tokentape.flush(10)
-        os._exit(1)
+        assert tokentape.flush(60)
+        os._exit(GONE)
 
 
 if __name__ == "__main__":

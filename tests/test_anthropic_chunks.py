@@ -77,6 +77,7 @@ def parts(tape: TapeReader) -> list[tuple[Any, ...]]:
     return [tuple(part[column] for column in columns) for part in tape.parts()]
 
 
+@pytest.mark.scenario("adapters/Thinking, text and a tool")
 @both
 def test_thinking_text_and_tools_are_parts_of_their_own(
     asynchronous: bool, server: ProviderServer, tape: TapeReader

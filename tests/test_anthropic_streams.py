@@ -41,7 +41,7 @@ async def ask_whole(client: Any) -> Any:
 
 
 @both
-@pytest.mark.scenario("adapters/Error inside the stream")
+@pytest.mark.scenario("adapters/Error inside the stream", "adapters/Overloaded half-way")
 def test_an_error_inside_a_stream(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
     server.add(Script([*ANSWER[:3], ErrorEvent("overloaded_error", "Overloaded")], repeat=True))
     kind = same_failure(lambda: client_for(server, asynchronous), ask)

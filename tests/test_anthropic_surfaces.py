@@ -25,7 +25,7 @@ with_lines = pytest.mark.parametrize("surface", SURFACES + LINES, ids=lambda sur
 
 
 @both
-@pytest.mark.scenario("adapters/Every streaming surface")
+@pytest.mark.scenario("adapters/Every streaming surface", "adapters/Every Anthropic surface")
 @with_lines
 def test_every_streaming_surface_is_one_row_with_each_chunk_once(
     surface: Surface, asynchronous: bool, server: ProviderServer, tape: TapeReader

@@ -722,6 +722,7 @@ RECORDING = """
 import sys, tokentape
 tokentape.enable(db=sys.argv[1], flush_ms=20, content="full")
 with tokentape.start_llm_stream(model="gpt-live", provider="acme") as stream:
+    tokentape.flush(20)  # whoever is told of the call finds it on the tape
     print(tokentape.last_call().uid, flush=True)
     for line in sys.stdin:
         stream.add_token(line.rstrip("\\n"))

@@ -102,7 +102,7 @@ def test_it_needs_neither_datasette_nor_a_tape(tmp_path):
         "from tokentape.cli import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False
     )
 
     assert list(json.loads(done.stdout)["databases"]) == ["not there"]

@@ -24,8 +24,8 @@ pytest_plugins = ("recorded_tape",)
 BASE = "/-/tokentape"
 # What is reached on an address of the machine that is not loopback, as another machine would.
 OUTSIDE = "0.0.0.0"
-# Uvicorn gives what is being answered a second; a busy machine needs some more.
-STOPS_WITHIN_S = 10
+# Uvicorn gives what is being answered a second; what never stops is seen for that, and not what is slow today.
+STOPS_WITHIN_S = 60
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def process(*options, environment=None):
         env={**os.environ, **(environment or {})},
     )
     # No test waits for ever for a line that does not come.
-    watchdog = threading.Timer(60, running.kill)
+    watchdog = threading.Timer(180, running.kill)
     watchdog.start()
     try:
         yield running
@@ -71,7 +71,7 @@ class Browser:
         sent = {**headers, **({"cookie": self.cookie} if self.cookie else {})}
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirect())
         try:
-            answer = opener.open(urllib.request.Request(url, headers=sent), timeout=20)
+            answer = opener.open(urllib.request.Request(url, headers=sent), timeout=60)
         except urllib.error.HTTPError as error:
             answer = error
         with answer:
@@ -143,13 +143,11 @@ def test_serve_answers_no_page_to_another_name(recorded_tape):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_signal_stops_it_although_somebody_follows_live(recorded_tape, number, code):
     with serving("--db", str(recorded_tape), "--port", "0", code=code) as (running, url):
-        live = urllib.request.urlopen(f"{url}/api/v1/live", timeout=20)
+        live = urllib.request.urlopen(f"{url}/api/v1/live", timeout=60)
         assert live.headers["content-type"].startswith("text/event-stream")
         live.readline()
         running.send_signal(number)
-        started = time.monotonic()
         running.wait(STOPS_WITHIN_S)
-        assert time.monotonic() - started < STOPS_WITHIN_S
         live.close()
         errors = running.stderr.read()
     assert "Traceback" not in errors
@@ -163,7 +161,7 @@ def test_live_tells_what_is_recorded_meanwhile(tmp_path):
     tokentape.enable(db=tmp_path / "tape.db", flush_ms=20)
     with (
         serving("--db", str(tmp_path / "tape.db"), "--port", "0") as (_, url),
-        urllib.request.urlopen(f"{url}/api/v1/live", timeout=20) as live,
+        urllib.request.urlopen(f"{url}/api/v1/live", timeout=60) as live,
     ):
         with tokentape.start_llm_stream(model="m", provider="acme") as stream:
             stream.add_token("Hello")
@@ -182,7 +180,7 @@ def test_a_port_that_is_taken_is_named(recorded_tape):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with process("--db", str(recorded_tape), "--port", str(port)) as running:
-            out, error = running.communicate(timeout=60)
+            out, error = running.communicate(timeout=180)
 
     assert (running.returncode, out) == (1, "")
     assert error == (
@@ -208,7 +206,7 @@ def test_mistakes_are_answered_in_one_line(recorded_tape, tmp_path, options, err
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -224,7 +222,7 @@ def test_open_opens_the_pages_once_they_answer(recorded_tape, tmp_path):
     script = tmp_path / "browser.py"
     script.write_text(
         "import sys, urllib.request\n"
-        "answer = urllib.request.urlopen(sys.argv[1], timeout=20)\n"
+        "answer = urllib.request.urlopen(sys.argv[1], timeout=60)\n"
         f"open({str(opened)!r}, 'w').write(f'{{answer.status}} {{sys.argv[1]}}')\n"
     )
     browser = {"BROWSER": f"{sys.executable} {script} %s"}
@@ -321,7 +319,7 @@ def test_without_the_plugin_one_line_says_what_to_install(tmp_path):
         "sys.argv = ['tokentape', 'serve', '--port', '0', '--help']\n"
         "main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180, check=False)
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == 'Error: serve comes with the plugin datasette: pip install "tokentape[datasette]"\n'
@@ -329,7 +327,7 @@ def test_without_the_plugin_one_line_says_what_to_install(tmp_path):
 
 def test_a_plugin_that_is_left_out_is_named(recorded_tape):
     with process("--db", str(recorded_tape), environment={"TOKENTAPE_PLUGINS": "openai"}) as running:
-        _, error = running.communicate(timeout=60)
+        _, error = running.communicate(timeout=180)
 
     assert error == "Error: serve comes with the plugin datasette: TOKENTAPE_PLUGINS does not name it\n"
 
@@ -339,6 +337,6 @@ def test_the_plugin_costs_a_recorded_program_next_to_nothing():
         "import sys, json, tokentape; tokentape.enable(db='none'); tokentape.disable();"
         "print(json.dumps([name for name in sys.modules if name.split('.')[0] in ('datasette', 'fastapi', 'uvicorn')]))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180, check=True)
 
     assert json.loads(done.stdout) == []

@@ -167,6 +167,7 @@ async def test_an_event_is_handed_over_before_the_next_chunk_is_sent(
     assert tape.text() == "onetwo" * 2
 
 
+@pytest.mark.scenario("adapters/Linked call")
 def test_both_layers_hold_the_same_answer(server: ProviderServer, tape: TapeReader) -> None:
     server.add(ANSWER)
     list(chat_model(server.url).stream("hi"))
@@ -213,6 +214,7 @@ def test_each_of_a_batch_has_its_own_child(asynchronous: bool, server: ProviderS
     assert totals(tape) == (3, 36, 6)
 
 
+@pytest.mark.scenario("adapters/Asked in the loop")
 def test_a_call_made_inside_the_loop_is_no_child(server: ProviderServer, tape: TapeReader) -> None:
     server.add(ANSWER, model="gpt-x")
     server.add(ANSWER, model="own")
@@ -259,6 +261,7 @@ async def test_a_call_made_after_an_awaited_one_is_no_child(server: ProviderServ
     assert links(tape) == [*pair(), ("sdk", "own", None, None)]
 
 
+@pytest.mark.scenario("adapters/Cached")
 def test_an_answer_out_of_the_cache_has_no_child(server: ProviderServer, tape: TapeReader) -> None:
     server.add(ANSWER)
     set_llm_cache(InMemoryCache())
