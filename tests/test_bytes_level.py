@@ -655,6 +655,7 @@ def test_an_asynchronous_body_that_is_left_is_closed_when_it_is_without_recordin
             return list(body.closed)
 
     recorded = asyncio.run(closed())
+    gc.collect()  # the HTTP library of older versions closes nothing here, and leaves the response to the collector
     assert (tape.call()["status"], tape.call()["chunk_count"]) == ("abandoned", 1)
     tokentape.disable()
     assert recorded == asyncio.run(closed())
