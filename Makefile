@@ -9,7 +9,8 @@ NO_PYTHON = No Python 3.11 or newer that can make virtual environments was found
 VENV := .venv
 BIN := $(VENV)/bin
 OPENSPEC := @fission-ai/openspec@1.13.2
-DISTRIBUTIONS := core adapters/openai adapters/anthropic adapters/langchain adapters/llama-index
+DISTRIBUTIONS := core adapters/openai adapters/anthropic adapters/langchain adapters/llama-index adapters/api \
+	adapters/datasette
 PIP_INSTALL := $(BIN)/python -m pip install -qq --constraint constraints.txt --build-constraint constraints.txt
 
 export OPENSPEC_TELEMETRY := 0
@@ -25,7 +26,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench cassettes pictures clean
+.PHONY: help demo test check matrix bench cassettes pictures screenshots clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -34,7 +35,7 @@ demo: $(VENV)/runtime ## record real SDK streams from a local server, and show w
 	@$(BIN)/tokentape demo $(ARGS)
 
 test: $(VENV)/dev ## run the tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/dev ## lint, format, types, floors, specifications (needs npx)
 	$(BIN)/ruff check
@@ -43,6 +44,9 @@ check: $(VENV)/dev ## lint, format, types, floors, specifications (needs npx)
 	$(BIN)/lint-imports
 	@command -v npx >/dev/null || { echo "make check: npx was not found; install Node.js 20 or newer" >&2; exit 1; }
 	npx --yes $(OPENSPEC) validate --all --strict
+
+matrix: $(VENV)/dev ## run tests beside other versions of SDKs and frameworks (ARGS="-s oldest" for some)
+	@$(BIN)/nox --noxfile tests/noxfile.py $(ARGS)
 
 bench: $(VENV)/dev ## measure what recording costs (needs valgrind for the instruction counts)
 	@$(BIN)/python tests/benchmarks $(ARGS)
@@ -53,8 +57,11 @@ cassettes: $(VENV)/dev ## record cassettes/ anew, from the local server
 pictures: $(VENV)/dev ## make the pictures of the documentation anew, from what the demo prints
 	@$(BIN)/python tests/make_pictures.py
 
+screenshots: $(VENV)/dev ## take the screenshots of the documentation anew, from the real pages (needs Chromium)
+	@$(BIN)/python tests/make_screenshots.py
+
 clean: ## remove .venv, caches and what was built
-	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .nox .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	rm -rf $(foreach folder,$(DISTRIBUTIONS),$(folder)/dist $(folder)/build)
 	find $(DISTRIBUTIONS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

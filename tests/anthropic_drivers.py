@@ -33,12 +33,12 @@ class MessagesDriver:
 
     def send(self, client: Any, prompt: str | None = None) -> Any:
         messages = [] if prompt is None else [{"role": "user", "content": prompt}]
-        return self.api(client).create(model=self.model, max_tokens=100, messages=messages, stream=True)
+        return self.create(client)(model=self.model, max_tokens=100, messages=messages, stream=True)
 
-    def api(self, client: Any) -> Any:
-        return client.messages
+    def create(self, client: Any) -> Any:
+        return client.messages.create
 
 
 class BetaMessagesDriver(MessagesDriver):
-    def api(self, client: Any) -> Any:
-        return client.beta.messages
+    def create(self, client: Any) -> Any:
+        return client.beta.messages.create

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anthropic
 
-from surfaces import direct, helper, raw, streaming
+from surfaces import Surface, direct, helper, lines, raw, streaming
 from tokentape.testing import ProviderServer
 
 MODEL = "claude-x"
 ASKED: dict[str, Any] = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
-
-
-@dataclass(frozen=True)
-class Surface:
-    """One way to stream.
-
-    Attributes:
-        read: reads a whole answer with the client it is given; what the program saw.
-        cloud: whose client it is.
-        provider: the name of the cloud on the tape.
-    """
-
-    name: str
-    read: Callable[[Any], Awaitable[list[Any]]]
-    cloud: str = ""
-    provider: str = "anthropic"
 
 
 def client_for(server: ProviderServer, asynchronous: bool, cloud: str = "", **options: Any) -> Any:
@@ -48,17 +31,27 @@ def stream(create: Any, **asked: Any) -> Any:
     return create(**ASKED | asked, stream=True)
 
 
+surface = partial(Surface, operation="messages", provider="anthropic")
 SURFACES = (
-    Surface("create", lambda c: direct(stream(c.messages.create))),
-    Surface("stream", lambda c: helper(c.messages.stream(**ASKED))),
-    Surface("raw", lambda c: raw(stream(c.messages.with_raw_response.create))),
-    Surface("streaming", lambda c: streaming(stream(c.messages.with_streaming_response.create))),
-    Surface("beta.create", lambda c: direct(stream(c.beta.messages.create))),
-    Surface("beta.stream", lambda c: helper(c.beta.messages.stream(**ASKED))),
-    Surface("beta.raw", lambda c: raw(stream(c.beta.messages.with_raw_response.create))),
-    Surface("beta.streaming", lambda c: streaming(stream(c.beta.messages.with_streaming_response.create))),
-    Surface("foundry", lambda c: direct(stream(c.messages.create)), "Foundry", "azure.ai.inference"),
-    Surface("vertex", lambda c: direct(stream(c.messages.create)), "Vertex", "gcp.vertex_ai"),
-    Surface("bedrock", lambda c: direct(stream(c.messages.create)), "Bedrock", "aws.bedrock"),
-    Surface("bedrock.stream", lambda c: helper(c.messages.stream(**ASKED)), "Bedrock", "aws.bedrock"),
+    surface("create", read=lambda c: direct(stream(c.messages.create))),
+    surface("stream", read=lambda c: helper(c.messages.stream(**ASKED))),
+    surface("raw", read=lambda c: raw(stream(c.messages.with_raw_response.create))),
+    surface("streaming", read=lambda c: streaming(stream(c.messages.with_streaming_response.create))),
+    surface("beta.create", read=lambda c: direct(stream(c.beta.messages.create))),
+    surface("beta.stream", read=lambda c: helper(c.beta.messages.stream(**ASKED))),
+    surface("beta.raw", read=lambda c: raw(stream(c.beta.messages.with_raw_response.create))),
+    surface("beta.streaming", read=lambda c: streaming(stream(c.beta.messages.with_streaming_response.create))),
+    surface(
+        "foundry", read=lambda c: direct(stream(c.messages.create)), cloud="Foundry", provider="azure.ai.inference"
+    ),
+    surface("vertex", read=lambda c: direct(stream(c.messages.create)), cloud="Vertex", provider="gcp.vertex_ai"),
+    surface("bedrock", read=lambda c: direct(stream(c.messages.create)), cloud="Bedrock", provider="aws.bedrock"),
+    surface(
+        "bedrock.stream", read=lambda c: helper(c.messages.stream(**ASKED)), cloud="Bedrock", provider="aws.bedrock"
+    ),
+)
+# Where the program reads lines and the SDK makes no objects.
+LINES = (
+    surface("lines", read=lambda c: lines(stream(c.messages.with_streaming_response.create))),
+    surface("beta.lines", read=lambda c: lines(stream(c.beta.messages.with_streaming_response.create))),
 )

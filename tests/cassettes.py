@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import vcr
 import yaml
 from vcr.request import Request
@@ -29,7 +27,6 @@ from tokentape.testing import (
     ToolCall,
     Usage,
 )
-from tokentape.testing.rig import resolved
 
 FOLDER = Path(__file__).parents[1] / "cassettes"
 # Where the server that was recorded seems to be: its real port is another one each time.
@@ -45,7 +42,7 @@ class Exchange:
     """One request and its answer.
 
     Attributes:
-        request: what the SDK's `create` is given, but for the model and the question.
+        request: what is asked for beside the model and the question.
         finish: the finish reason that belongs on the tape.
         status: and the status.
     """
@@ -58,32 +55,6 @@ class Exchange:
     streaming: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Sdk:
-    """What is recorded through.
-
-    Attributes:
-        adapter: names the folder of its cassettes.
-        clients: its synchronous and its asynchronous client.
-        root: what its clients want in the base URL beyond the server's origin.
-        refused: what it raises for status 400.
-    """
-
-    adapter: str
-    clients: tuple[Callable[..., Any], Callable[..., Any]]
-    root: str
-    refused: type[Exception]
-
-    def client(self, mode: str, origin: str, key: str) -> Any:
-        """A client of a server, in one of the modes."""
-        return self.clients[MODES.index(mode)](base_url=origin + self.root, api_key=key, max_retries=0)
-
-
-OPENAI = Sdk("openai", (openai.OpenAI, openai.AsyncOpenAI), "/v1", openai.BadRequestError)
-ANTHROPIC = Sdk("anthropic", (anthropic.Anthropic, anthropic.AsyncAnthropic), "", anthropic.BadRequestError)
-SDKS: Mapping[str, Sdk] = {"chat": OPENAI, "responses": OPENAI, "completions": OPENAI, "messages": ANTHROPIC}
-
-
 def _tool(index: int, choice: int, *pieces: str) -> Iterator[Event]:
     yield ToolCall(index, f"call_{choice}{index}", "look_up", choice)
     yield from (ToolArgs(index, piece, choice) for piece in pieces)
@@ -92,8 +63,8 @@ def _tool(index: int, choice: int, *pieces: str) -> Iterator[Event]:
 TEXT = (Text("Hel"), Text("lo, "), Text("wörld"), Text(" 👩‍🚀\n"))
 USAGE = Usage(12, 9, cached=4, reasoning=0, cache_write=0)
 
-EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
-    "chat": (
+OF_SDKS: Mapping[str, tuple[Exchange, ...]] = {
+    "openai/chat": (
         Exchange("text", (Role(), *TEXT, Finish(), USAGE), request={"stream_options": {"include_usage": True}}),
         Exchange("text without usage", (Role(), *TEXT, Finish("length")), finish="length"),
         Exchange(
@@ -123,7 +94,7 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
         Exchange("in one piece", (*TEXT, Finish(), USAGE), streaming=False),
         Exchange("refused", (HTTPError(400, "scripted refusal"),), finish=None, status="error"),
     ),
-    "responses": (
+    "openai/responses": (
         Exchange("text", (Role(), *TEXT, Finish(), USAGE), finish="completed"),
         Exchange(
             "summaries and a tool",
@@ -142,7 +113,7 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
         Exchange("in one piece", (*TEXT, Finish(), USAGE), finish="completed", streaming=False),
         Exchange("refused", (HTTPError(400, "scripted refusal"),), finish=None, status="error"),
     ),
-    "completions": (
+    "openai/completions": (
         Exchange("text", (*TEXT, Finish(), USAGE), request={"stream_options": {"include_usage": True}}),
         Exchange(
             "two choices with logprobs",
@@ -158,7 +129,7 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
         Exchange("in one piece", (*TEXT, Finish(), USAGE), streaming=False),
         Exchange("refused", (HTTPError(400, "scripted refusal"),), finish=None, status="error"),
     ),
-    "messages": (
+    "anthropic/messages": (
         Exchange("text", (Role(), Ping(), *TEXT, Finish(), USAGE), finish="end_turn"),
         Exchange(
             "thinking and two tools",
@@ -180,37 +151,44 @@ EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
 }
 
 
-def name_of(api: str, mode: str) -> str:
-    """The cassette of an API and a mode, below the folder of all."""
-    return f"{SDKS[api].adapter}/{api}-{mode}.yaml"
+def _same(cassette: str, *names: str) -> tuple[Exchange, ...]:
+    """Exchanges of an SDK's cassette, which a framework that uses it has too."""
+    found = {exchange.name: exchange for exchange in OF_SDKS[cassette]}
+    return tuple(found[name] for name in names)
 
 
-NAMES = tuple(name_of(api, mode) for api in EXCHANGES for mode in MODES)
+# Frameworks stream one choice.
+TWO_TOOLS = Exchange(
+    "two tools",
+    (Role(), *_tool(0, 0, '{"a', '": 1}'), *_tool(1, 0, "{", "}"), Finish("tool_calls")),
+    finish="tool_calls",
+)
+CHAT = (*_same("openai/chat", "text", "text without usage", "reasoning", "in one piece", "refused"), TWO_TOOLS)
+# LangChain's integration reads an answer with tools as one only where it was given tools.
+(THOUGHTFUL,) = _same("anthropic/messages", "thinking and two tools")
+GIVEN_TOOLS = {"tools": [{"name": "look_up", "input_schema": {"type": "object"}}]}
+
+# By the cassette's name but for its mode: the folder of the adapter, and the format.
+EXCHANGES: Mapping[str, tuple[Exchange, ...]] = {
+    **OF_SDKS,
+    "langchain/chat": CHAT,
+    "langchain/responses": _same(
+        "openai/responses", "text", "summaries and a tool", "cut off", "in one piece", "refused"
+    ),
+    "langchain/messages": (
+        *_same("anthropic/messages", "text", "in one piece", "refused"),
+        replace(THOUGHTFUL, request=GIVEN_TOOLS),
+    ),
+    "llama-index/chat": CHAT,
+}
 
 
-async def send(client: Any, api: str, exchange: Exchange) -> None:
-    """Make the request with a client of either kind, and read the answer to its end."""
-    surfaces = {
-        "chat": lambda: client.chat.completions,
-        "responses": lambda: client.responses,
-        "completions": lambda: client.completions,
-        "messages": lambda: client.messages,
-    }
-    # The name in the question makes each request one of its own, by which its answer is found again.
-    question = {
-        "chat": {"messages": [{"role": "user", "content": exchange.name}]},
-        "responses": {"input": exchange.name},
-        "completions": {"prompt": exchange.name},
-        "messages": {"messages": [{"role": "user", "content": exchange.name}], "max_tokens": 50},
-    }
-    asked = {**question[api], **exchange.request, "stream": exchange.streaming}
-    answer = await resolved(surfaces[api]().create(model="scripted-model", **asked))
-    if hasattr(answer, "__aiter__"):
-        async for _ in answer:
-            pass
-    elif exchange.streaming:
-        for _ in answer:
-            pass
+def name_of(cassette: str, mode: str) -> str:
+    """The file of a cassette and a mode, below the folder of all."""
+    return f"{cassette}-{mode}.yaml"
+
+
+NAMES = tuple(name_of(cassette, mode) for cassette in EXCHANGES for mode in MODES)
 
 
 def recorder(mode: str) -> vcr.VCR:

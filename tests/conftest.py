@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import tokentape
+from distributions import Built, build
+from recordings import folder, recordings
 from tape_reader import TapeReader
 from tokentape.testing import ProviderServer
 from tokentape.testing.rig import Rig
@@ -45,6 +47,19 @@ def tape(tmp_path: Path) -> Iterator[TapeReader]:
     tokentape.enable(db=tmp_path / "tape.db", flush_ms=20)
     yield TapeReader(tmp_path / "tape.db")
     tokentape.disable()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Built]:
+    """Our distributions, by their folders."""
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture
+def recordings_here() -> None:
+    """Skips the test where the recordings of real providers are not."""
+    if not recordings():
+        pytest.skip(f"no recordings in {folder()}; set TOKENTAPE_RECORDINGS to their folder")
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""Drives LangChain's OpenAI chat model: for the conformance suite, and as every entry point that streams."""
+"""LangChain's chat models of a server, and what drives the OpenAI one for the conformance suite."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import openai
+from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI
 
 from hostile_chunks import CHAT
@@ -23,6 +24,11 @@ def chat_model(url: str, **options: Any) -> ChatOpenAI:
         "http_async_client": openai.DefaultAsyncHttpxClient(verify=CERTIFICATES),
     }
     return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | own | options)
+
+
+def anthropic_model(origin: str, **options: Any) -> ChatAnthropic:
+    """A chat model of Anthropic's messages at this origin."""
+    return ChatAnthropic(**{"model": MODEL, "base_url": origin, "api_key": "none", "max_retries": 0} | options)
 
 
 class LangChainDriver:

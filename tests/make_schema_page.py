@@ -1,16 +1,20 @@
-"""Writes docs/schema.md from a freshly migrated tape: `python tests/make_schema_page.py`."""
+"""Writes docs/schema.md, and the table in docs/metrics.md, from the schema: `python tests/make_schema_page.py`."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 
+from tokentape.models import Metrics
+from tokentape.store import columns
 from tokentape.store.schema import open_for_writing
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "schema.md"
-COMMENT = re.compile(r"^  (\w+) .*?-- (.*)$", re.MULTILINE)
+METRICS_PAGE = PAGE.with_name("metrics.md")
+METRICS_TABLE = re.compile(r"^\| column \| is \| NULL \|\n(?:\|.*\n)+", re.MULTILINE)
 INTRODUCTION = """# Tables and views
 
 One SQLite file, shared by any number of processes. A column ending in `_id` is an integer foreign key; the public id of
@@ -31,26 +35,37 @@ def page() -> str:
             connection.close()
 
 
+def metrics_page() -> str:
+    """The page of metrics, its table made anew."""
+    rows = [(field.name, columns.definition(field.name)) for field in fields(Metrics)]
+    lines = [f"| `{name}` | {about.text} | {about.missing or 'never'} |\n" for name, about in rows]
+    table = "".join(["| column | is | NULL |\n|---|---|---|\n", *lines])
+    return METRICS_TABLE.sub(lambda _: table, METRICS_PAGE.read_text(encoding="utf-8"))
+
+
 def _views(connection: sqlite3.Connection) -> list[str]:
     lines = []
     for (name,) in connection.execute("select name from sqlite_master where type = 'view' order by name"):
-        columns = [row[1] for row in connection.execute(f"pragma table_info({name})")]
-        lines += [f"### {name}\n", ", ".join(f"`{column}`" for column in columns) + "\n"]
+        about = columns.views()[name]
+        found = [row[1] for row in connection.execute(f"pragma table_info({name})")]
+        lines += [f"### {name}\n", f"{_sentence(about.text)}\n", ", ".join(f"`{column}`" for column in found) + "\n"]
     return lines
 
 
 def _tables(connection: sqlite3.Connection) -> list[str]:
-    sql = "select name, sql from sqlite_master where type = 'table' and name not like 'sqlite_%' order by rowid"
     lines = []
-    for name, create in connection.execute(sql):
-        if name.startswith("_"):
-            continue  # the migrations' own
-        comments = dict(COMMENT.findall(create))
-        columns = [row[1:3] for row in connection.execute(f"pragma table_info({name})")]
-        rows = [f"| `{column}` | {kind} | {comments.get(column, '')} |" for column, kind in columns]
-        lines += [f"### {name}\n", "| column | type | |\n|---|---|---|", *rows, ""]
+    for name, about in columns.tables().items():
+        found = [row[1:3] for row in connection.execute(f"pragma table_info({name})")]
+        rows = [f"| `{column}` | {kind} | {about.columns.get(column, '')} |" for column, kind in found]
+        heading = [f"### {name}\n", f"{_sentence(about.text)}\n", "| column | type | |\n|---|---|---|"]
+        lines += [*heading, *rows, ""]
     return lines
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    METRICS_PAGE.write_text(metrics_page(), encoding="utf-8")

@@ -41,7 +41,10 @@ class ChatDriver(_Driver):
 
     def send(self, client: Any, prompt: str | None = None, **options: Any) -> Any:
         messages = [] if prompt is None else [{"role": "user", "content": prompt}]
-        return client.chat.completions.create(model=self.model, messages=messages, stream=True, **asked(**options))
+        return self.create(client)(model=self.model, messages=messages, stream=True, **asked(**options))
+
+    def create(self, client: Any) -> Any:
+        return client.chat.completions.create
 
 
 class ResponsesDriver(_Driver):

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import openai
 
-from surfaces import direct, helper, raw, streaming
+from surfaces import Surface, direct, helper, lines, raw, streaming
 from tokentape.testing import ProviderServer
 
 MODEL = "gpt-x"
 MESSAGES: list[Any] = [{"role": "user", "content": "hi"}]
 
 
-@dataclass(frozen=True)
-class Surface:
-    """One way to stream.
-
-    Attributes:
-        read: reads a whole answer with the client it is given; what the program saw.
-        azure: whether the client is Azure's.
-    """
-
-    name: str
-    operation: str
-    read: Callable[[Any], Awaitable[list[Any]]]
-    azure: bool = False
-
-
-def client_for(server: ProviderServer, asynchronous: bool, azure: bool = False, **options: Any) -> Any:
-    """A client of that server."""
-    if azure:
+def client_for(server: ProviderServer, asynchronous: bool, cloud: str = "", **options: Any) -> Any:
+    """A client of that server, OpenAI's own or Azure's."""
+    if cloud:
         kind = openai.AsyncAzureOpenAI if asynchronous else openai.AzureOpenAI
         return kind(azure_endpoint=server.origin, api_key="none", api_version="2026-01-01", max_retries=0)
     plain = openai.AsyncOpenAI if asynchronous else openai.OpenAI
@@ -54,25 +38,37 @@ def completion(create: Any) -> Any:
     return create(model=MODEL, prompt="hi", stream=True)
 
 
+AZURE = {"provider": "azure.ai.openai", "cloud": "Azure"}
+surface = partial(Surface, provider="openai")
 SURFACES = (
-    Surface("chat.create", "chat", lambda c: direct(chat(c.chat.completions.create))),
-    Surface("chat.stream", "chat", lambda c: helper(c.chat.completions.stream(model=MODEL, messages=MESSAGES))),
-    Surface("chat.raw", "chat", lambda c: raw(chat(c.chat.completions.with_raw_response.create))),
-    Surface("chat.streaming", "chat", lambda c: streaming(chat(c.chat.completions.with_streaming_response.create))),
-    Surface("chat.azure", "chat", lambda c: direct(chat(c.chat.completions.create)), azure=True),
-    Surface("completions.create", "text_completion", lambda c: direct(completion(c.completions.create))),
-    Surface("completions.raw", "text_completion", lambda c: raw(completion(c.completions.with_raw_response.create))),
-    Surface("responses.create", "responses", lambda c: direct(responses(c.responses.create))),
-    Surface("responses.stream", "responses", lambda c: helper(c.responses.stream(model=MODEL, input="hi"))),
-    Surface("responses.raw", "responses", lambda c: raw(responses(c.responses.with_raw_response.create))),
-    Surface(
+    surface("chat.create", "chat", lambda c: direct(chat(c.chat.completions.create))),
+    surface("chat.stream", "chat", lambda c: helper(c.chat.completions.stream(model=MODEL, messages=MESSAGES))),
+    surface("chat.raw", "chat", lambda c: raw(chat(c.chat.completions.with_raw_response.create))),
+    surface("chat.streaming", "chat", lambda c: streaming(chat(c.chat.completions.with_streaming_response.create))),
+    surface("chat.azure", "chat", lambda c: direct(chat(c.chat.completions.create)), **AZURE),
+    surface("completions.create", "text_completion", lambda c: direct(completion(c.completions.create))),
+    surface("completions.raw", "text_completion", lambda c: raw(completion(c.completions.with_raw_response.create))),
+    surface("responses.create", "responses", lambda c: direct(responses(c.responses.create))),
+    surface("responses.stream", "responses", lambda c: helper(c.responses.stream(model=MODEL, input="hi"))),
+    surface("responses.raw", "responses", lambda c: raw(responses(c.responses.with_raw_response.create))),
+    surface(
         "responses.streaming", "responses", lambda c: streaming(responses(c.responses.with_streaming_response.create))
     ),
-    Surface("responses.retrieve", "responses", lambda c: direct(c.responses.retrieve("resp_1", stream=True))),
-    Surface(
+    surface("responses.retrieve", "responses", lambda c: direct(c.responses.retrieve("resp_1", stream=True))),
+    surface(
         "responses.stream(id)",
         "responses",
         lambda c: helper(c.responses.stream(response_id="resp_1", starting_after=2)),
     ),
-    Surface("responses.azure", "responses", lambda c: direct(responses(c.responses.create)), azure=True),
+    surface("responses.azure", "responses", lambda c: direct(responses(c.responses.create)), **AZURE),
+)
+# Where the program reads lines and the SDK makes no objects.
+LINES = (
+    surface("chat.lines", "chat", lambda c: lines(chat(c.chat.completions.with_streaming_response.create))),
+    surface(
+        "completions.lines",
+        "text_completion",
+        lambda c: lines(completion(c.completions.with_streaming_response.create)),
+    ),
+    surface("responses.lines", "responses", lambda c: lines(responses(c.responses.with_streaming_response.create))),
 )

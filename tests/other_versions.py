@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
+from constraints import with_versions
+
 PIP_TIMEOUT_S = 300
 
 
@@ -30,10 +31,9 @@ def installed(name: str, version: str, cache: pytest.Cache) -> Path:
 
 
 def _install(name: str, version: str, into: Path) -> None:
-    others = [line for line in CONSTRAINTS.read_text("utf-8").splitlines() if not line.startswith(f"{name}==")]
-    (into / "constraints.txt").write_text("\n".join(others), "utf-8")
+    (into / "constraints.txt").write_text(with_versions({name: version}), "utf-8")
     target = ["--target", str(into / "packages"), "--constraint", str(into / "constraints.txt")]
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", *target, f"{name}=={version}"]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", *target, name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
     if done.returncode:
         pytest.skip(f"{name} {version} could not be installed: {done.stderr.strip()[-500:]}")

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+# What was compared is told here; tests keep it true.
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "providers.md"
 FORMATS = ("openai-chat", "openai-completions", "openai-responses", "anthropic-messages")
 
 
@@ -41,6 +43,11 @@ class Recording:
     input_tokens: int | None
     output_tokens: int | None
     outputs: tuple[dict[str, Any], ...]
+
+    @property
+    def key(self) -> str:
+        """Tells the exchange from all others."""
+        return f"{self.file}:{self.interaction}"
 
     @property
     def id(self) -> str:

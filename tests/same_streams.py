@@ -1,20 +1,19 @@
-"""A program that records the same streams with whatever openai it finds, and prints what is on the tape as JSON.
+"""A program that records the same streams with whatever version of an SDK it finds, and prints the tape as JSON.
 
-Usage: python same_streams.py TAPE
+Usage: python same_streams.py SDK TAPE
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import openai
-
 import tokentape
-from openai_surfaces import SURFACES, Surface, client_for
-from surfaces import use
+from surfaces import Surface, use
 from tape_reader import TapeReader
 from tokentape.testing import (
     Drop,
@@ -55,59 +54,70 @@ EVERYWHERE = {
     "error": [*WORDS, ErrorEvent("server_error", "it broke")],
     "refused": [HTTPError(401)],
 }
+# What only one operation's events can carry.
 ONLY = {
     "chat": {
         "rich": [*RICH, Finish("tool_calls"), Usage(30, 12, reasoning=4)],
         "choices": [Text("a", 0), Text("b", 1), Finish("length", 1), Finish("stop", 0)],
     },
+    "text_completion": {},
     "responses": {
         "rich": [*RICH, Summary(0, "in short"), Summary(1, "again"), Finish("stop"), Usage(30, 12, reasoning=4)],
         "failed": [*WORDS, Finish("failed")],
+    },
+    "messages": {
+        "rich": [
+            *(Role(), Reasoning("hm "), Reasoning("ah"), Text("so")),
+            *(ToolCall(0, "toolu_1", "look"), ToolArgs(0, '{"a":'), ToolArgs(0, "1}"), ToolCall(1, "toolu_2", "see")),
+            *(Finish("tool_calls"), Usage(30, 12, cached=4, cache_write=3, reasoning=4)),
+        ],
+        "counted on the way": [Text("so"), Usage(9, 2), Text(" on"), Finish("stop"), Usage(9, 4)],
     },
 }
 FAILING = ("drop", "error", "refused")
 # What must not depend on the SDK's version. A failure's type does: openai 2 lets httpx's own through.
 SAME = (
     "adapter, provider, operation, streaming, request_model, response_model, response_id, provider_request_id, status, "
-    "finish_reason, http_status, retries, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, "
-    "reasoning_hidden, token_count, token_count_source, chunk_count, event_count, request_json, response_meta_json"
+    "finish_reason, http_status, retries, input_tokens, cached_input_tokens, cache_write_tokens, output_tokens, "
+    "reasoning_tokens, reasoning_hidden, token_count, token_count_source, chunk_count, event_count, request_json, "
+    "response_meta_json"
 )
 
 
-def main(tape: Path) -> None:
+def main(sdk: str, tape: Path) -> None:
     tokentape.enable(db=tape, content="full")
+    known = import_module(f"{sdk}_surfaces")
     names: list[str] = []
-    for asynchronous in (False, True):
-        for azure in (False, True):
-            names += use_all([surface for surface in SURFACES if surface.azure is azure], asynchronous, azure)
+    for kind in ("sync", "async"):
+        everything = (*known.SURFACES, *known.LINES)
+        for cloud in dict.fromkeys(surface.cloud for surface in everything):
+            surfaces = [surface for surface in everything if surface.cloud == cloud]
+            with ProviderServer() as server:
+                client = known.client_for(server, kind == "async", cloud)
+                names += (f"{kind} {name}" for name in use(client, partial(use_all, surfaces, server)))
     found = dict(zip(names, calls(TapeReader(tape)), strict=True))
-    json.dump({"openai": openai.__version__, "calls": found}, sys.stdout)
+    json.dump({"version": import_module(sdk).__version__, "calls": found}, sys.stdout)
 
 
-def use_all(surfaces: list[Surface], asynchronous: bool, azure: bool) -> list[str]:
-    """Stream all that these surfaces can, with one client; the names of the calls in order."""
-    names: list[str] = []
-
-    async def read(client: Any) -> None:
-        for surface in surfaces:
-            for name, steps in scripts(surface).items():
-                names.append(f"{surface.name}, {'async' if asynchronous else 'sync'}, {name}")
-                server.add(Script(steps))
-                try:
-                    await surface.read(client)
-                except Exception:
-                    if name not in FAILING:
-                        raise
-
-    with ProviderServer() as server:
-        use(client_for(server, asynchronous, azure), read)
+async def use_all(surfaces: list[Surface], server: ProviderServer, client: Any) -> list[str]:
+    """Stream all that these surfaces can; the names of the calls in order."""
+    names = []
+    for surface in surfaces:
+        for name, steps in scripts(surface).items():
+            names.append(f"{surface.name}, {name}")
+            server.add(Script(steps))
+            try:
+                await surface.read(client)
+            except Exception:
+                if name not in FAILING:
+                    raise
     return names
 
 
 def scripts(surface: Surface) -> dict[str, list[Any]]:
     """A whole answer through every surface, everything else where nothing stands between program and stream."""
-    direct = surface.name.endswith(".create")
-    return WHOLE | (EVERYWHERE | ONLY.get(surface.operation, {}) if direct else {})
+    direct = surface.name.endswith(("create", "lines"))
+    return WHOLE | (EVERYWHERE | ONLY[surface.operation] if direct else {})
 
 
 def calls(tape: TapeReader) -> list[dict[str, Any]]:
@@ -118,4 +128,4 @@ def calls(tape: TapeReader) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))

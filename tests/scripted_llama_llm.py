@@ -111,19 +111,21 @@ class ServedLLM(LLM):
 
     url: str
     model: str = "gpt-x"
+    key: str = "none"
     client: Any = Field(default=None, exclude=True)
 
     @property
     def metadata(self) -> LLMMetadata:
         return LLMMetadata(model_name=self.model, is_chat_model=True)
 
-    def _request(self, messages: Any, stream: bool, more: dict[str, Any]) -> dict[str, Any]:
-        asked = [{"role": message.role.value, "content": message.content} for message in messages]
-        return {"model": self.model, "messages": asked, "stream": stream, **more}
+    def _request(self, messages: Any, stream: bool, asked: dict[str, Any]) -> dict[str, Any]:
+        said = [{"role": message.role.value, "content": message.content} for message in messages]
+        return {"model": self.model, "messages": said, "stream": stream, **asked}
 
     def _connected(self, kind: Any) -> Any:
         """The client to ask with, in a block that closes it where it is nobody else's."""
-        return nullcontext(self.client) if self.client else kind(base_url=self.url, api_key="none", max_retries=0)
+        own = not self.client
+        return kind(base_url=self.url, api_key=self.key, max_retries=0) if own else nullcontext(self.client)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Any, **kwargs: Any) -> Any:
@@ -149,13 +151,13 @@ class ServedLLM(LLM):
     def chat(self, messages: Any, **kwargs: Any) -> ChatResponse:
         with self._connected(openai.OpenAI) as client:
             raw = client.chat.completions.create(**self._request(messages, False, kwargs))
-        return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
+        return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_chat_callback()
     async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
         async with self._connected(openai.AsyncOpenAI) as client:
             raw = await client.chat.completions.create(**self._request(messages, False, kwargs))
-        return piece(None, [TextBlock(text=raw.choices[0].message.content)], raw=raw)
+        return piece(None, [TextBlock(text=raw.choices[0].message.content or "")], raw=raw)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
@@ -185,7 +187,7 @@ class _Held:
     def grown(self, raw: Any) -> ChatResponse:
         delta = raw.choices[0].delta if raw.choices else None
         text = getattr(delta, "content", None) or ""
-        thought = getattr(delta, "reasoning_content", None) or ""
+        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
         self.text, self.thoughts = self.text + text, self.thoughts + thought
         for call in getattr(delta, "tool_calls", None) or ():
             block = self.tools.setdefault(

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import tokentape
 from tokentape.testing.rig import resolved
+
+
+@dataclass(frozen=True)
+class Surface:
+    """One way to stream.
+
+    Attributes:
+        operation: what it asks for, as the tape calls it.
+        read: reads a whole answer with the client it is given; what the program saw.
+        provider: who answers, as the tape calls it.
+        cloud: whose client it is; empty for the SDK's own.
+    """
+
+    name: str
+    operation: str
+    read: Callable[[Any], Awaitable[list[Any]]]
+    provider: str
+    cloud: str = ""
 
 
 def use(client: Any, body: Callable[[Any], Awaitable[Any]]) -> Any:
@@ -64,6 +85,14 @@ async def streaming(manager: Any) -> list[Any]:
     """What the stream of a streaming response yields."""
     async with opened(manager) as response:
         return await drain(await resolved(response.parse()))
+
+
+async def lines(manager: Any) -> list[Any]:
+    """What stands in the lines of a streaming response that the program reads itself; pings are left out."""
+    async with opened(manager) as response:
+        data = [line.partition("data: ")[2] for line in await drain(response.iter_lines())]
+    parse = json.JSONDecoder(object_hook=lambda fields: SimpleNamespace(**fields)).decode
+    return [parse(said) for said in data if said not in ("", "[DONE]", '{"type":"ping"}')]
 
 
 async def helper(manager: Any) -> list[Any]:

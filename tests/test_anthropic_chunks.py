@@ -1,20 +1,37 @@
-"""What each event of Anthropic's messages and sessions adds to the tape, as Anthropic and its imitators send them."""
+"""What each event of Anthropic's messages and sessions adds to the tape, as Anthropic and its imitators send them.
+
+Everything holds for the events that the SDK makes, and for the bytes where the program reads those.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from anthropic_surfaces import client_for, stream
-from surfaces import drain, use
+from surfaces import direct, lines, use
 from tape_reader import TapeReader
 from tokentape.testing import Finish, Ping, ProviderServer, Raw, Reasoning, Text, ToolArgs, ToolCall, Usage
 from tokentape.testing.rig import resolved
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
 BEGIN = {"type": "message_start", "message": {"id": "msg_1", "model": "claude-x", "content": []}}
+as_bytes = False
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["events", "bytes"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.as_bytes", request.param)
+
+
+async def read_whole(resource: Any, ask: Callable[[Any], Any], method: str = "create") -> list[Any]:
+    """All events of the answer to what is asked with this method of a resource."""
+    if as_bytes:
+        return await lines(ask(getattr(resource.with_streaming_response, method)))
+    return await direct(ask(getattr(resource, method)))
 
 
 def block(index: int, kind: str, **fields: Any) -> dict[str, Any]:
@@ -45,9 +62,9 @@ def read(server: ProviderServer, steps: list[Any], asynchronous: bool = False, l
     server.add([step if hasattr(step, "__dataclass_fields__") else Raw(step) for step in steps])
 
     async def ask(client: Any) -> list[Any]:
-        events = await resolved(stream(client.messages.create))
         if limit is None:
-            return await drain(events)
+            return await read_whole(client.messages, stream)
+        events = await resolved(stream(client.messages.create))
         with events:
             return [next(events) for _ in range(limit)]
 
@@ -60,6 +77,7 @@ def parts(tape: TapeReader) -> list[tuple[Any, ...]]:
     return [tuple(part[column] for column in columns) for part in tape.parts()]
 
 
+@pytest.mark.scenario("adapters/Thinking, text and a tool")
 @both
 def test_thinking_text_and_tools_are_parts_of_their_own(
     asynchronous: bool, server: ProviderServer, tape: TapeReader
@@ -182,8 +200,8 @@ def session(server: ProviderServer, events: list[dict[str, Any]], asynchronous: 
     async def ask(client: Any) -> list[Any]:
         resource = client.beta.sessions
         if thread:
-            return await drain(await resolved(resource.threads.events.stream("sthr_1", session_id="sesn_1")))
-        return await drain(await resolved(resource.events.stream("sesn_1", event_deltas=["agent.message"])))
+            return await read_whole(resource.threads.events, lambda ask: ask("sthr_1", session_id="sesn_1"), "stream")
+        return await read_whole(resource.events, lambda ask: ask("sesn_1", event_deltas=["agent.message"]), "stream")
 
     return use(client_for(server, asynchronous), ask)
 

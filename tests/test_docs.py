@@ -92,6 +92,12 @@ def test_the_page_of_conformance_has_every_scenario_and_whatever_runs_the_suite(
     assert {len(cells.split("|")) for _, cells in rows} == {columns}
 
 
+def test_the_table_of_metrics_is_up_to_date() -> None:
+    assert make_schema_page.METRICS_PAGE.read_text(encoding="utf-8") == make_schema_page.metrics_page(), (
+        "docs/metrics.md is old: python tests/make_schema_page.py"
+    )
+
+
 def test_the_page_of_commands_is_up_to_date() -> None:
     old, new = (
         make_cli_page.comparable(page) for page in (make_cli_page.PAGE.read_text("utf-8"), make_cli_page.page())

@@ -98,6 +98,36 @@ def test_a_plain_text_chunk_is_a_handful_of_calls_and_takes_no_lock(tape: TapeRe
     }
 
 
+@pytest.mark.scenario("adapters/Nothing decoded on the reader")
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+async def test_a_read_of_bytes_is_a_handful_of_calls_and_takes_no_lock(tape: TapeReader, asynchronous: bool) -> None:
+    if asynchronous:
+        async with async_client(lambda: [*WORDS, *DONE]) as client:
+            raw = await client.chat.completions.with_raw_response.create(model="gpt-x", messages=[], stream=True)
+            pieces = raw.http_response.aiter_raw()
+            await anext(pieces)
+            with OurCalls() as one:
+                await anext(pieces)
+            await raw.http_response.aclose()
+    else:
+        with sync_client(lambda: [*WORDS, *DONE]) as client:
+            raw = client.chat.completions.with_raw_response.create(model="gpt-x", messages=[], stream=True)
+            pieces = raw.http_response.iter_raw()
+            next(pieces)
+            with OurCalls() as one:
+                next(pieces)
+            raw.http_response.close()
+    ours = {name for module, name in one.seen if module.startswith("tokentape")}
+    assert ours - {"AsyncStreamTap.__anext__"} == {"RawReads.add"}
+    assert {name for module, name in one.seen if not module.startswith(("tokentape", "test", "http"))} <= {
+        "next",
+        "anext",
+        "perf_counter_ns",
+        "deque.extend",
+    }
+    assert (tape.call()["event_count"], tape.text()) == (2, "word0 word1 ")
+
+
 @pytest.mark.scenario("capture/Nothing heavy on the reader")
 async def test_no_turn_of_the_event_loop_takes_long(tape: TapeReader) -> None:
     # Processor time of the loop's thread, which a busy machine does not stretch; and of several attempts the best,

@@ -78,6 +78,41 @@ def parts(tape: TapeReader) -> list[tuple[Any, ...]]:
             [chunk([{"type": "server_tool_call_chunk", "name": "web", "id": "s", "index": 2, "args": "{}"}])],
             [("tool_args", "2", "web", "{}")],
         ),
+        # Tools that the provider runs: Anthropic's piece by piece, OpenAI's whole.
+        (
+            [
+                chunk([{"type": "server_tool_use", "name": "web", "id": "s", "input": {}, "index": 1}]),
+                chunk([{"type": "input_json_delta", "partial_json": '{"q"', "index": 1}]),
+                chunk([{"type": "input_json_delta", "partial_json": ":1}", "index": 1}]),
+            ],
+            [("tool_args", "1", "web", '{"q":1}')],
+        ),
+        (
+            [
+                chunk([{"type": "tool_use", "name": "look", "id": "c1", "index": 0}], tool_call_chunks=[TOOL]),
+                chunk(
+                    [{"type": "input_json_delta", "partial_json": REST["args"], "index": 0}], tool_call_chunks=[REST]
+                ),
+            ],
+            [("tool_args", "0", "look", '{"a":1}')],
+        ),
+        (
+            [chunk([{"type": "mcp_call", "name": "ask", "id": "m", "arguments": "{}", "output": "no", "index": 3}])],
+            [("tool_args", "3", "ask", "{}")],
+        ),
+        (
+            [chunk([{"type": "code_interpreter_call", "code": "1 + 1", "index": 0}])],
+            [("tool_args", "0", None, "1 + 1")],
+        ),
+        (
+            [chunk([{"type": "apply_patch_call", "operation": {"type": "update_file", "diff": "+x"}, "index": 0}])],
+            [("tool_args", "0", None, "+x")],
+        ),
+        # As Mistral's reasoning models send it.
+        (
+            [chunk([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}])],
+            [("reasoning", None, None, "hm")],
+        ),
         (
             [chunk([{"type": "image", "base64": "aGk="}, {"type": "never heard of"}]), chunk("so")],
             [("text", None, None, "so")],
@@ -124,6 +159,12 @@ def test_each_providers_finish_reason_is_kept(said: dict[str, Any], reason: str,
     stream.close()
     # It had been said that the answer is complete when the reader left.
     assert (tape.call()["finish_reason"], tape.call()["status"]) == (reason, "completed")
+
+
+def test_a_finish_reason_that_is_said_twice_is_one(tape: TapeReader) -> None:
+    said = {"finish_reason": "stop"}
+    list(ScriptedChatModel(chunks=[chunk("so", generation_info=said), chunk(generation_info=said)]).stream("hi"))
+    assert tape.call()["finish_reason"] == "stop"
 
 
 def test_usage_and_ids_come_from_the_end(tape: TapeReader) -> None:

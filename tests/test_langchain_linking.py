@@ -25,6 +25,7 @@ from tape_reader import TapeReader
 from tokentape import context
 from tokentape.testing import Finish, ProviderServer, Script, Text, Usage, WaitFor
 from tokentape_langchain.hook import SWITCH
+from totals import totals
 
 ANSWER = [Text("Hel"), Text("lo"), Finish("stop"), Usage(12, 2)]
 
@@ -61,13 +62,6 @@ def links(tape: TapeReader) -> list[tuple[Any, ...]]:
 
 def pair(model: str = "gpt-x") -> list[tuple[Any, ...]]:
     return [("framework", model, None, None), ("sdk", model, "framework", model)]
-
-
-def totals(tape: TapeReader) -> tuple[Any, ...]:
-    (run,) = tape.rows("select sum(call_count) as calls, sum(input_tokens), sum(token_count) from run_stats")
-    models = tape.rows("select sum(call_count), sum(input_tokens), sum(token_count) from model_stats")
-    assert tuple(models[0].values()) == tuple(run.values())
-    return tuple(run.values())
 
 
 async def drained(stream: Any) -> list[Any]:
@@ -173,6 +167,7 @@ async def test_an_event_is_handed_over_before_the_next_chunk_is_sent(
     assert tape.text() == "onetwo" * 2
 
 
+@pytest.mark.scenario("adapters/Linked call")
 def test_both_layers_hold_the_same_answer(server: ProviderServer, tape: TapeReader) -> None:
     server.add(ANSWER)
     list(chat_model(server.url).stream("hi"))
@@ -219,6 +214,7 @@ def test_each_of_a_batch_has_its_own_child(asynchronous: bool, server: ProviderS
     assert totals(tape) == (3, 36, 6)
 
 
+@pytest.mark.scenario("adapters/Asked in the loop")
 def test_a_call_made_inside_the_loop_is_no_child(server: ProviderServer, tape: TapeReader) -> None:
     server.add(ANSWER, model="gpt-x")
     server.add(ANSWER, model="own")
@@ -265,6 +261,7 @@ async def test_a_call_made_after_an_awaited_one_is_no_child(server: ProviderServ
     assert links(tape) == [*pair(), ("sdk", "own", None, None)]
 
 
+@pytest.mark.scenario("adapters/Cached")
 def test_an_answer_out_of_the_cache_has_no_child(server: ProviderServer, tape: TapeReader) -> None:
     server.add(ANSWER)
     set_llm_cache(InMemoryCache())

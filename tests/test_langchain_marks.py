@@ -84,6 +84,7 @@ def spent_on(run_uid: str, monkeypatch: pytest.MonkeyPatch, tape: TapeReader) ->
     return plain.stdout.splitlines()[2], json.loads(as_json.stdout)["time"]
 
 
+@pytest.mark.scenario("adapters/An agent with a tool")
 def test_an_agents_time_adds_up(
     agent: Any, server: ProviderServer, tape: TapeReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,6 +153,7 @@ def shown(call: dict[str, Any]) -> dict[str, Any]:
     return {column: call[column] for column in expected(streaming=True)}
 
 
+@pytest.mark.scenario("adapters/Every LangChain surface")
 @pytest.mark.parametrize("surface", STREAMED)
 def test_a_stream_is_recorded_once(surface: str, model: Model, tape: TapeReader) -> None:
     STREAMED[surface](model)
@@ -162,6 +163,7 @@ def test_a_stream_is_recorded_once(surface: str, model: Model, tape: TapeReader)
     assert len(call["framework_run_id"]) == 36
 
 
+@pytest.mark.scenario("adapters/Plain invoke")
 @pytest.mark.parametrize("surface", AT_ONCE)
 def test_an_answer_in_one_piece_is_a_row_and_stays_one_piece(
     surface: str, model: Model, server: ProviderServer, tape: TapeReader
@@ -185,6 +187,7 @@ def test_an_answer_in_one_piece_is_no_stream_however_long_it_took(server: Provid
     assert shown(tape.call()) == expected(streaming=False)
 
 
+@pytest.mark.scenario("adapters/Plain invoke")
 @pytest.mark.parametrize("surface", [*STREAMED, *AT_ONCE])
 def test_requests_are_the_same_with_and_without_recording(
     surface: str, model: Model, server: ProviderServer, tmp_path: Path
@@ -279,6 +282,7 @@ def test_what_the_configuration_says_is_kept(model: Model, tape: TapeReader) -> 
     assert json.loads(call["request_json"]) == {"model": "gpt-x"}
 
 
+@pytest.mark.scenario("adapters/Names of a graph")
 def test_node_and_thread_are_labels_and_the_programs_own_win(model: Model, tape: TapeReader) -> None:
     config = {"configurable": {"thread_id": "langgraph's"}}
     graph(model).invoke({"said": ""}, config)

@@ -1,4 +1,7 @@
-"""What each chunk of OpenAI's three formats adds to the tape, as OpenAI and the servers that imitate it send them."""
+"""What each chunk of OpenAI's three formats adds to the tape, as OpenAI and the servers that imitate it send them.
+
+Everything holds for the chunks that the SDK makes, and for the bytes where the program reads those.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 import tokentape
 from hostile_chunks import chunk, said
 from openai_surfaces import MESSAGES, MODEL, chat, client_for, completion, responses
-from surfaces import drain, use
+from surfaces import direct, drain, lines, use
 from tape_reader import TapeReader
 from tokentape.testing import (
     ErrorEvent,
@@ -30,11 +33,17 @@ from tokentape.testing import (
 from tokentape.testing.rig import resolved
 
 both = pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
-ASK = {
-    "chat": lambda client: chat(client.chat.completions.create),
-    "text_completion": lambda client: completion(client.completions.create),
-    "responses": lambda client: responses(client.responses.create),
+RESOURCES = {
+    "chat": (lambda client: client.chat.completions, chat),
+    "text_completion": (lambda client: client.completions, completion),
+    "responses": (lambda client: client.responses, responses),
 }
+as_bytes = False
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["chunks", "bytes"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.as_bytes", request.param)
 
 
 def tool(index: Any, call_id: str | None, name: str | None, arguments: str | None) -> dict[str, Any]:
@@ -49,7 +58,10 @@ def stream(server: ProviderServer, steps: list[Any], operation: str = "chat", as
     server.add([step if hasattr(step, "__dataclass_fields__") else Raw(step) for step in steps])
 
     async def read(client: Any) -> list[Any]:
-        return await drain(await resolved(ASK[operation](client)))
+        resource, ask = RESOURCES[operation]
+        if as_bytes:
+            return await lines(ask(resource(client).with_streaming_response.create))
+        return await direct(ask(resource(client).create))
 
     return use(client_for(server, asynchronous), read)
 

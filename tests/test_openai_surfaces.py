@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import tokentape
-from openai_surfaces import MESSAGES, MODEL, SURFACES, Surface, chat, client_for, completion, responses
-from surfaces import drain, opened, use
+from openai_surfaces import LINES, MESSAGES, MODEL, SURFACES, chat, client_for, completion, responses
+from surfaces import Surface, drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import Finish, ProviderServer, Raw, Role, Script, Text, Usage
 from tokentape.testing.rig import resolved
@@ -33,13 +33,13 @@ def response_id(frame: dict[str, Any]) -> str:
 
 @both
 @pytest.mark.scenario("adapters/Every streaming surface")
-@pytest.mark.parametrize("surface", SURFACES, ids=lambda surface: surface.name)
+@pytest.mark.parametrize("surface", SURFACES + LINES, ids=lambda surface: surface.name)
 def test_every_streaming_surface_is_one_row_with_each_chunk_once(
     surface: Surface, asynchronous: bool, server: ProviderServer, tape: TapeReader
 ) -> None:
     # A response that is resumed after its first events still says all of its ids at its end.
     server.add(ANSWER)
-    seen = use(client_for(server, asynchronous, surface.azure), surface.read)
+    seen = use(client_for(server, asynchronous, surface.cloud), surface.read)
 
     call, sent = tape.call(), frames(server)
     assert seen
@@ -53,7 +53,7 @@ def test_every_streaming_surface_is_one_row_with_each_chunk_once(
         "adapter": "openai",
         "layer": "sdk",
     }
-    assert call["provider"] == ("azure.ai.openai" if surface.azure else "openai")
+    assert call["provider"] == surface.provider
     # Fetching a response names no model: there it is the answer that does.
     assert call["request_model"] == (MODEL if server.requests[-1].method == "POST" else None)
     assert call["response_model"] == sent[-1].get("response", sent[-1])["model"]
@@ -184,44 +184,6 @@ def test_reading_headers_only_leaves_one_row_without_token_rows(
     assert [call["status"] for call in tape.calls()] == ["abandoned", "abandoned"]
     assert [call["provider_request_id"] for call in tape.calls()] == ["req_000001", "req_000002"]
     assert tape.tokens() == []
-
-
-@both
-@pytest.mark.scenario("adapters/Headers only")
-@pytest.mark.parametrize("method", ["iter_lines", "iter_bytes", "iter_text", "read"])
-def test_a_program_that_reads_the_bytes_gets_them_and_the_row_is_complete(
-    method: str, asynchronous: bool, server: ProviderServer, tape: TapeReader
-) -> None:
-    # Without ids that count up, so that both answers are the same bytes.
-    lines = [f'data: {{"choices":[{{"index":0,"delta":{{"content":"w{i}"}}}}]}}\n\n'.encode() for i in range(5)]
-    server.add(Script([Raw(line) for line in lines], repeat=True))
-
-    async def read(client: Any) -> Any:
-        async with opened(raw_forms("chat", client)[1]()) as response:
-            if method == "read":
-                return await resolved(response.read())
-            pieces = await drain(getattr(response, method)())
-            return pieces if method == "iter_lines" else type(pieces[0])().join(pieces)
-
-    recorded = use(client_for(server, asynchronous), read)
-    call = tape.call()
-    tokentape.disable()
-    assert recorded == use(client_for(server, asynchronous), read)
-    assert (call["status"], call["event_count"]) == ("completed", 0)
-
-
-@both
-def test_lines_left_half_way_are_an_abandoned_row(asynchronous: bool, server: ProviderServer, tape: TapeReader) -> None:
-    server.add([*ANSWER, (5.0, Text("late"))])
-
-    async def read_one(client: Any) -> None:
-        async with opened(raw_forms("chat", client)[1]()) as response:
-            lines = response.iter_lines()
-            await anext(lines) if asynchronous else next(lines)
-
-    use(client_for(server, asynchronous), read_one)
-    assert (tape.call()["status"], tape.call()["event_count"]) == ("abandoned", 0)
-    assert server.requests[0].outcome() == "left"
 
 
 @both

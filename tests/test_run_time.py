@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokentape.cli.shares import Share, shares
-from tokentape.cli.words import time_spent
+from tokentape.shares import Share, shares
+from tokentape.words import time_spent
 
 
 def call(start: int, end: int) -> dict[str, Any]:
@@ -78,12 +78,17 @@ def test_shares_always_add_up_to_the_run(
     assert spent[-1] == Share("outside", None, length - marked_us)
 
 
+@pytest.mark.scenario("cli/Shares of an agent")
 @pytest.mark.parametrize(
     ("spent", "said"),
     [
         (
             [Share("model", None, 2_100_000), Share("tool", "search", 12_400_000), Share("outside", None, 800_000)],
             "15.3 s: model 2.1 s · tool search 12.4 s · outside 0.8 s",
+        ),
+        (
+            [Share("model", None, 2_000_000), Share("tool", "search", 12_000_000), Share("outside", None, 1_000_000)],
+            "15.0 s: model 2.0 s · tool search 12.0 s · outside 1.0 s",
         ),
         # Each a third: shown by themselves they would be 0.3 s three times, and 1.0 s together.
         (

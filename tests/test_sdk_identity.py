@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletionChunk
 import anthropic_surfaces
 import openai_surfaces
 import tokentape
-from surfaces import drain, opened, use
+from surfaces import Surface, drain, opened, use
 from tape_reader import TapeReader
 from tokentape.testing import (
     Drop,
@@ -185,21 +185,21 @@ def dumped(chunks: list[Any]) -> list[Any]:
 @pytest.mark.scenario("adapters/Same chunks")
 @pytest.mark.parametrize("surface", openai_surfaces.SURFACES, ids=lambda surface: surface.name)
 def test_chunks_and_request_bytes_of_openai_are_the_same(
-    surface: openai_surfaces.Surface, asynchronous: bool, tape: TapeReader
+    surface: Surface, asynchronous: bool, tape: TapeReader
 ) -> None:
     async def read(client: Any) -> list[Any]:
         return dumped(await surface.read(client))
 
     steps = PLAIN if surface.operation == "text_completion" else WITH_REFUSAL
     make = openai_surfaces.client_for
-    assert len(with_and_without(lambda server: make(server, asynchronous, surface.azure), steps, read, tape)) >= 5
+    assert len(with_and_without(lambda server: make(server, asynchronous, surface.cloud), steps, read, tape)) >= 5
 
 
 @both
 @pytest.mark.scenario("adapters/Same chunks")
 @pytest.mark.parametrize("surface", anthropic_surfaces.SURFACES, ids=lambda surface: surface.name)
 def test_chunks_and_request_bytes_of_anthropic_are_the_same(
-    surface: anthropic_surfaces.Surface, asynchronous: bool, tape: TapeReader
+    surface: Surface, asynchronous: bool, tape: TapeReader
 ) -> None:
     if surface.cloud == "Bedrock":
         pytest.importorskip("botocore", reason="the SDK reads Bedrock's framing with botocore")

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from handmade import gone_process
+from programs import read
 from tokentape.clock import utc_text
 from tokentape.errors import CallNotFound, TapeError
 from tokentape.models import Mark, Metrics, Part, TokenBatch
@@ -264,14 +266,6 @@ def test_only_a_newer_tape_says_that_it_is(tape, path):
     assert tape.is_newer
 
 
-def gone():
-    """A process of this host and boot that has ended and was collected."""
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    mine = this_process("gone.py")
-    return process_value(host=mine.host, boot_id=mine.boot_id, pid=ended.pid, pid_started_at=mine.pid_started_at)
-
-
 def leave_behind(path, process, uid="LEFT", content_level="full", texts=("He", "llo", "!"), **fields):
     """A call and its run, written by a process that then says no more."""
     store = SQLiteStore(path, process, max_buffer=1000)
@@ -290,9 +284,10 @@ def last_seen(path, when):
 
 
 def test_what_a_dead_process_left_is_lost_with_the_numbers_of_what_had_arrived(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
+    (before,) = read(path, "SELECT * FROM llm_calls")
     with Tape.open(path) as tape:
-        before = tape.call("LEFT")
+        seen = tape.call("LEFT"), tape.stalls(1), tape.calls()
 
         assert tape.mark_lost() == 1
         assert tape.mark_lost() == 0
@@ -321,6 +316,7 @@ def test_what_a_dead_process_left_is_lost_with_the_numbers_of_what_had_arrived(p
             "stall_hold_ms": 0.0,
             "stall_blocked_ms": 0.0,
         }
+        assert (after, tape.stalls(1), tape.calls()) == seen
         assert [part["content"] for part in tape.parts(1)] == ["Hello!"]
         assert [(row["token_index"], row["position"], row["cause"]) for row in tape.stalls(1)] == [
             (1, "middle", "unknown"),
@@ -331,7 +327,7 @@ def test_what_a_dead_process_left_is_lost_with_the_numbers_of_what_had_arrived(p
 
 
 def test_gaps_of_a_lost_call_that_dropped_events_are_not_known(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     with sqlite3.connect(path) as db:
         db.execute("UPDATE llm_calls SET dropped_count = 2")
     with Tape.open(path) as tape:
@@ -342,7 +338,7 @@ def test_gaps_of_a_lost_call_that_dropped_events_are_not_known(path):
 
 
 def test_nobody_is_blamed_for_stalls_of_a_lost_call_that_was_fed_by_hand(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     with sqlite3.connect(path) as db:
         db.execute("UPDATE llm_tokens SET wait_us = 0")
     with Tape.open(path) as tape:
@@ -351,7 +347,7 @@ def test_nobody_is_blamed_for_stalls_of_a_lost_call_that_was_fed_by_hand(path):
 
 
 def test_a_lost_call_whose_part_could_not_be_written_does_not_stop_the_tape(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM llm_parts")
     with Tape.open(path) as tape:
@@ -360,7 +356,7 @@ def test_a_lost_call_whose_part_could_not_be_written_does_not_stop_the_tape(path
 
 
 def test_a_lost_call_without_events_has_no_numbers(path):
-    leave_behind(path, gone(), texts=())
+    leave_behind(path, gone_process(), texts=())
     with Tape.open(path) as tape:
         before = tape.call("-1")
         tape.mark_lost()
@@ -368,14 +364,14 @@ def test_a_lost_call_without_events_has_no_numbers(path):
 
 
 def test_a_lost_call_at_timings_gets_no_content(path):
-    leave_behind(path, gone(), content_level="timings")
+    leave_behind(path, gone_process(), content_level="timings")
     with Tape.open(path) as tape:
         assert tape.mark_lost() == 1
         assert [part["content"] for part in tape.parts(1)] == [None]
 
 
 def test_a_lost_call_knows_its_tokens_where_every_event_told(path):
-    store = SQLiteStore(path, gone(), max_buffer=10)
+    store = SQLiteStore(path, gone_process(), max_buffer=10)
     for uid, told in (("ALL", {0: 2, 1: 3}), ("SOME", {0: 2})):
         store.tokentape_call_started(call_value(uid))
         store.tokentape_tokens(call_value(uid), TokenBatch([1, 2], [1, 1], [0, 0], ["a", "b"], told, parts=(TEXT,)))
@@ -436,7 +432,7 @@ def test_another_host_is_gone_when_it_was_not_seen_for_ten_minutes(path, minutes
 
 
 def test_a_run_goes_on_while_a_living_process_has_calls_in_it(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     store = SQLiteStore(path, this_process("worker.py"), max_buffer=10)
     store.tokentape_call_started(call_value("LIVE", run_uid="RUN-LEFT"))
     store.tokentape_flush()
@@ -448,7 +444,7 @@ def test_a_run_goes_on_while_a_living_process_has_calls_in_it(path):
 
 
 def test_a_process_that_starts_recording_marks_what_others_left(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     store = SQLiteStore(path, this_process("app.py"), max_buffer=10)
     store.tokentape_run_started(run_value())
     store.tokentape_flush()
@@ -459,7 +455,7 @@ def test_a_process_that_starts_recording_marks_what_others_left(path):
 
 
 def test_a_call_that_was_taken_for_lost_and_ends_after_all_has_its_own_end(path):
-    store = SQLiteStore(path, gone(), max_buffer=10)
+    store = SQLiteStore(path, gone_process(), max_buffer=10)
     call = call_value()
     store.tokentape_call_started(call)
     store.tokentape_tokens(call, batch("a", "b", step_us=2_000_000))
@@ -477,7 +473,7 @@ def test_a_call_that_was_taken_for_lost_and_ends_after_all_has_its_own_end(path)
 
 
 def test_marking_is_left_for_later_while_the_tape_is_locked(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     with Tape.open(path) as tape:
@@ -488,18 +484,18 @@ def test_marking_is_left_for_later_while_the_tape_is_locked(path):
 
 @pytest.mark.scenario("storage/Read-only tape")
 def test_a_tape_that_cannot_be_written_is_read_and_left_as_it_is(path, monkeypatch):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     before = path.read_bytes()
     monkeypatch.setattr(os, "access", lambda file, mode: False)
 
     with Tape.open(path) as tape:
         assert tape.mark_lost() == 0
-        assert [call["status"] for call in tape.calls()] == ["running"]
+        assert [call["status"] for call in tape.calls()] == ["lost"]
     assert path.read_bytes() == before
 
 
 def test_a_call_that_another_process_marks_meanwhile_is_marked_once(path, monkeypatch):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     compute = lost.metrics.compute
 
     def compute_meanwhile(timings):
@@ -514,14 +510,14 @@ def test_a_call_that_another_process_marks_meanwhile_is_marked_once(path, monkey
 
 
 def test_a_newer_tape_is_never_marked(path):
-    leave_behind(path, gone())
+    leave_behind(path, gone_process())
     connection = schema.open_for_writing(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
 
     with Tape.open(path) as tape:
         assert tape.mark_lost() == 0
-        assert tape.call("-1")["status"] == "running"
+    assert read(path, "SELECT status FROM llm_calls") == [{"status": "running"}]
 
 
 def test_opening_a_tape_by_text_and_reading_a_copy(store, path, three, tmp_path):

@@ -189,9 +189,12 @@ def test_streaming_stats_have_every_number_of_a_call(store, rows):
         "call_id": 1,
         "uid": "CALL",
         "name": "gpt-x 18:00:00",
+        "layer": "sdk",
+        "counted": 1,
         "model": "gpt-x",
         "status": "completed",
         "streaming": 1,
+        "input_tokens": None,
         "token_count": 7,
         "token_count_source": "usage",
         "event_count": 0,
@@ -250,6 +253,11 @@ def test_totals_count_what_a_framework_and_its_sdk_recorded_once(store, rows):
     ]
     assert rows("SELECT model, call_count, token_count FROM model_stats") == [
         {"model": "gpt-x", "call_count": 2, "token_count": 15}
+    ]
+    assert rows("SELECT layer, counted, token_count FROM streaming_stats ORDER BY call_id") == [
+        {"layer": "framework", "counted": 0, "token_count": 12},
+        {"layer": "sdk", "counted": 1, "token_count": 12},
+        {"layer": "framework", "counted": 1, "token_count": 3},
     ]
 
 

@@ -9,6 +9,8 @@ import click
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
+import api
+import call_page
 import importing
 import instructions
 import long_stream
@@ -16,12 +18,16 @@ import per_call
 import per_chunk
 import reading
 import report
+import shares
 import while_writing
 import writing
 
 MEASUREMENTS = {
     module.__name__: module
-    for module in (per_chunk, instructions, per_call, while_writing, writing, long_stream, importing, reading)
+    for module in (
+        *(per_chunk, shares, instructions, per_call, while_writing),
+        *(writing, long_stream, importing, reading, api, call_page),
+    )
 }
 
 

@@ -74,15 +74,25 @@ def messages_events() -> list[Any]:
 
 
 def client(frames: int = 0, sdk: ModuleType = openai) -> Any:
-    """A client whose answers are so many chat chunks."""
-    transport = _http(sdk).MockTransport(lambda request: _answer(sdk, _chat_bytes(frames)))
-    return CLIENTS[sdk][0](api_key="none", base_url=URL, http_client=sdk.DefaultHttpxClient(transport=transport))
+    """A client whose answers are so many text chunks."""
+    return CLIENTS[sdk][0](api_key="none", base_url=URL, http_client=http_client(frames, sdk))
 
 
-def async_client(sdk: ModuleType = openai) -> Any:
-    """An asynchronous client whose answers are empty streams."""
-    transport = _http(sdk).MockTransport(lambda request: _answer(sdk, _no_bytes()))
-    return CLIENTS[sdk][1](api_key="none", base_url=URL, http_client=sdk.DefaultAsyncHttpxClient(transport=transport))
+def async_client(frames: int = 0, sdk: ModuleType = openai) -> Any:
+    """An asynchronous client whose answers are so many text chunks."""
+    return CLIENTS[sdk][1](api_key="none", base_url=URL, http_client=async_http_client(frames, sdk))
+
+
+def http_client(frames: int, sdk: ModuleType = openai) -> Any:
+    """What an SDK's client sends with, answered with so many text chunks of its first format."""
+    transport = _http(sdk).MockTransport(lambda request: _answer(sdk, _bytes(sdk, frames)))
+    return sdk.DefaultHttpxClient(transport=transport)
+
+
+def async_http_client(frames: int, sdk: ModuleType = openai) -> Any:
+    """The same for an asynchronous client."""
+    transport = _http(sdk).MockTransport(lambda request: _answer(sdk, _async_bytes(sdk, frames)))
+    return sdk.DefaultAsyncHttpxClient(transport=transport)
 
 
 def chat(of: Any) -> Any:
@@ -138,11 +148,17 @@ def _answer(sdk: ModuleType, body: Any) -> Any:
     return _http(sdk).Response(200, headers={"content-type": "text/event-stream"}, content=body)
 
 
-def _chat_bytes(frames: int) -> Iterator[bytes]:
+def _bytes(sdk: ModuleType, frames: int) -> Iterator[bytes]:
+    frame_of = {openai: chat_frame, anthropic: messages_frame}[sdk]
     for number in range(frames):
-        yield f"data: {json.dumps(chat_frame(number))}\n\n".encode()
-    yield b"data: [DONE]\n\n"
+        frame = frame_of(number)
+        # Anthropic's SDK goes by the event's name, which OpenAI's chat completions have none of.
+        name = f"event: {frame['type']}\n" if "type" in frame else ""
+        yield f"{name}data: {json.dumps(frame)}\n\n".encode()
+    if sdk is openai:
+        yield b"data: [DONE]\n\n"
 
 
-async def _no_bytes() -> AsyncIterator[bytes]:
-    yield b"data: [DONE]\n\n"
+async def _async_bytes(sdk: ModuleType, frames: int) -> AsyncIterator[bytes]:
+    for piece in _bytes(sdk, frames):
+        yield piece

@@ -17,6 +17,7 @@ from .models import KINDS, Call, Kind, Layer, Part, Status, Usage
 
 if TYPE_CHECKING:
     from .heartbeat import Heartbeat
+    from .raw_reads import RawReads
     from .recorder import Recorder
 
 STRIDE: Final = 4
@@ -110,6 +111,8 @@ class CallRecorder:
             not counted on the hot path.
         asked_ns: when the program asked for the chunk it is waiting for; 0 while it is not waiting.
         carry_ns: time inside `next()` since the last event that no event has accounted for yet.
+        tail_wait_ns: the time inside the last `next()`, which brought the end.
+        raw: bytes that the program reads itself, to be read as events on the writer thread.
     """
 
     __slots__ = (
@@ -139,6 +142,7 @@ class CallRecorder:
         "http_status",
         "late",
         "parts",
+        "raw",
         "request",
         "request_id",
         "response_id",
@@ -190,6 +194,7 @@ class CallRecorder:
         self.response_model: str | None = None
         self.request_id: str | None = None
         self.response_meta: dict[str, Any] = {}
+        self.raw: RawReads | None = None
         self.late: Callable[[], None] | None = None
         self.finish_reasons: dict[int, str] = {}
         self.usage_counts: Usage | None = None
@@ -317,7 +322,7 @@ class CallRecorder:
         self.asked_ns = 0
         if not self._once:
             return  # read on after the end
-        self.tail_wait_ns = self.carry_ns + now - asked_ns
+        self.tail_wait_ns = now - asked_ns
         if isinstance(exc, (StopIteration, StopAsyncIteration)):
             self.end("completed", at_ns=now)
         else:
@@ -361,7 +366,6 @@ class CallRecorder:
         if self.asked_ns and not dropped:
             self.closed_ns = now
             return
-        self.tail_wait_ns = self.carry_ns
         self._left_by(None if dropped else self._in_body(sys.exc_info()[1]), self.closed_ns or now)
 
     def _left_by(self, error: BaseException | None, at_ns: int | None) -> None:
@@ -394,14 +398,26 @@ class CallRecorder:
         except IndexError:
             return False
         self.end_ns = end_ns
-        if self.verdict is not None:
-            status, error_type, error_message = self.verdict
-        elif self.terminal:
-            status = "completed"
-        self.error_type, self.error_message = error_type, error_message
-        self.status = status
+        self.status, self.error_type, self.error_message = status, error_type, error_message
+        if self.raw is None:
+            self.settle()
         self._owner.ended(self)
         return True
+
+    def settle(self) -> None:
+        """Let what the provider said decide over how the reading ended: at the end, or once all of it is decoded."""
+        if self.verdict is not None:
+            self.status, self.error_type, self.error_message = self.verdict
+        elif self.terminal:
+            self.status = "completed"
+
+    def conclude(self) -> None:
+        """Do what was put off, on the writer thread: the call has ended, and its last event has been taken."""
+        raw, self.raw = self.raw, None
+        if raw is not None:
+            raw.finish()
+        if self.late is not None:
+            self.late()
 
     def _in_body(self, error: BaseException | None) -> BaseException | None:
         """The exception that is unwinding the program's loop, if it is not one that was there before the call."""

@@ -33,3 +33,8 @@ def utc_text(unix_us: int) -> str:
         unix_us: whole microseconds since 1970-01-01 UTC.
     """
     return (_EPOCH + timedelta(microseconds=unix_us)).isoformat(timespec="microseconds") + "Z"
+
+
+def unix_us(at: str) -> int:
+    """Microseconds since 1970 of a time as `utc_text` writes it."""
+    return (datetime.fromisoformat(at.removesuffix("Z")) - _EPOCH) // timedelta(microseconds=1)

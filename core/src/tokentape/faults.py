@@ -24,13 +24,30 @@ def report(where: str, fault: BaseException, lost: str) -> None:
     Raises:
         BaseException: `fault` itself, only under TOKENTAPE_STRICT=1.
     """
-    said = _counts.get(where, 0)
-    _counts[where] = said + 1
-    _last[where] = f"{type(fault).__name__}: {fault}"
+    what = f"{type(fault).__name__}: {fault}"
+    is_first = _count(where, what)
     if is_strict():
         raise fault
-    if not said:
-        logger.warning("%s failed (%s); lost: %s. The program is not affected.", where, _last[where], lost)
+    if is_first:
+        logger.warning("%s failed (%s); lost: %s. The program is not affected.", where, what, lost)
+
+
+def mention(where: str, what: str) -> None:
+    """Say once per place what could not be recorded, though nothing of ours failed; count the rest.
+
+    Args:
+        where: what could not be recorded, e.g. `openai adapter, bytes that the program reads itself`.
+        what: why, and what is missing.
+    """
+    if _count(where, what):
+        logger.warning("%s: %s. The program is not affected.", where, what)
+
+
+def _count(where: str, what: str) -> bool:
+    """Note what happened in a place; whether it is the first time."""
+    _counts[where] = _counts.get(where, 0) + 1
+    _last[where] = what
+    return _counts[where] == 1
 
 
 class guard:  # noqa: N801 - reads as a statement: `with faults.guard("writer", "a batch"): …`

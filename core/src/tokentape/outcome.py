@@ -96,7 +96,7 @@ def _timings(
         part=seen.part,
         parts=tuple(recorded.parts),
         end_us=since_start(recorded.end_ns),
-        tail_wait_us=recorded.tail_wait_ns // 1000,
+        tail_wait_us=(recorded.carry_ns + recorded.tail_wait_ns) // 1000,
         first_chunk_us=since_start(recorded.first_ns),
         headers_us=since_start(recorded.headers_ns),
         attempt_us=since_start(recorded.attempt_ns) if responded else None,

@@ -6,7 +6,8 @@ module that is patched, HTTP responses are told by their attributes.
 - `request` opens a call before the retry loop and keeps it in a context variable for as long as the request takes;
 - `_build_request` runs once an attempt, `_should_retry` after one that was refused;
 - `_process_response` hangs the call on the HTTP response and watches the response's bytes being closed;
-- `__stream__`, which every stream object iterates, finds the call there and is given a tap.
+- `__stream__`, which every stream object iterates, finds the call there and is given a tap;
+- where the program reads the bytes itself, there is no stream object, and they are what is read.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Final
 from . import faults, heartbeat
 from .call import CallRecorder, Request
 from .patching import PatchSet
+from .raw_reads import EventKind, RawReads
 from .reading import string
 from .recorder import Recorder
 from .taps import AsyncStreamTap, Reader, StreamTap
@@ -45,6 +47,7 @@ class Surface:
         provider: who is behind a client, by its class and host.
         scalars: the parameters of a request's body that may be kept.
         reader: makes the reader of a call's chunks.
+        event_kind: what the SDK's stream makes of an event with this name and JSON: a chunk, an exception, or nothing.
         read_body: reads the JSON object of an answer that was not streamed, on the writer thread.
         request_id_headers: the response headers that may hold the provider's request id; the first there is counts.
         is_kept_header: whether a response header (in lower case) may be kept.
@@ -55,6 +58,7 @@ class Surface:
     provider: Callable[[type, str | None], str]
     scalars: Callable[[Mapping[str, Any]], dict[str, Any]]
     reader: Callable[[CallRecorder], Reader]
+    event_kind: Callable[[str | None, Any], EventKind]
     read_body: Callable[[CallRecorder, dict[str, Any]], None]
     request_id_headers: tuple[str, ...]
     is_kept_header: Callable[[str], bool]
@@ -146,7 +150,9 @@ class Seams:
         try:
             # SDKs that make the iterator with the stream are still inside `request` when middleware made the response.
             call = getattr(stream.response, CALL_ATTRIBUTE, None) or _SENDING.get()
-            return iterator if call is None else tap(iterator, call, self._surface.reader(call))
+            if call is None or call.raw is not None or not call.is_open:
+                return iterator  # of bytes that the program has read itself, which are recorded
+            return tap(iterator, call, self._surface.reader(call))
         except Exception as fault:
             self._fault(fault, "a stream")
             return iterator
@@ -197,14 +203,27 @@ class Seams:
             call.late = partial(self._read_body, call, response.content)
             return
         setattr(response, CALL_ATTRIBUTE, call)
-        body: list[bytes] | None = None if call.request.streaming else []
-        call.watched = watch_bytes(response, call, body)
-        if body is not None:
-            call.late = partial(self._read_late, call, type(response), response.headers.get("content-encoding"), body)
+        encoding = response.headers.get("content-encoding")
+        if call.request.streaming:
+            reader = partial(self._read_raw, call, response.headers.get("content-type"), encoding)
+        else:
+            reader = partial(self._keep_body, call, type(response), encoding)
+        call.watched = watch_bytes(response, call, reader)
+
+    def _read_raw(self, call: CallRecorder, content_type: str | None, encoding: str | None) -> Reader:
+        """The program reads an event stream itself."""
+        call.raw = RawReads(call, self._surface.reader(call), self._surface.event_kind, content_type, encoding)
+        return call.raw.add
+
+    def _keep_body(self, call: CallRecorder, kind: Any, encoding: str | None) -> Reader:
+        """The program reads an answer in one piece itself; the SDK does so too where it is to parse it."""
+        body: list[bytes] = []
+        call.late = partial(self._read_late, call, kind, encoding, body)
+        return lambda data, asked_ns, at_ns: body.append(data)
 
     def _read_late(self, call: CallRecorder, kind: Any, encoding: str | None, body: list[bytes]) -> None:
-        """Read an answer in one piece that the program read by itself, if it did so to the end."""
-        if call.terminal:
+        """Read an answer in one piece, if the program has read it to the end."""
+        if call.status == "completed":
             # Another response of the same library undoes the compression.
             headers = {"content-encoding": encoding} if encoding else {}
             self._read_body(call, kind(200, headers=headers, content=b"".join(body)).content)
@@ -232,7 +251,8 @@ class Seams:
                 # Middleware has put another response in the place of the one that came.
                 setattr(response, CALL_ATTRIBUTE, call)
             if call.request.streaming or call.watched:
-                call.saw_stream()
+                if call.raw is None:  # else middleware has read it by now
+                    call.saw_stream()
             else:
                 call.end("completed")
         except Exception as fault:

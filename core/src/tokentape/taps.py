@@ -77,6 +77,7 @@ class StreamTap(_Tap):
         try:
             call.asked_ns = asked = now()
         except Exception as fault:
+            call.asked_ns = 1  # when is not known, but it was
             self._fault(fault)
             read = _unread
         try:
@@ -107,6 +108,7 @@ class AsyncStreamTap(_Tap):
         try:
             call.asked_ns = asked = now()
         except Exception as fault:
+            call.asked_ns = 1  # when is not known, but it was
             self._fault(fault)
             read = _unread
         try:

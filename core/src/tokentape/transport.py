@@ -7,20 +7,23 @@ asynchronous, or both), made from the same base classes, and hands everything th
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import cache
 from typing import Any
 
+from . import faults
 from .call import CallRecorder
+from .taps import AsyncStreamTap, Reader, StreamTap
 
 
-def watch_bytes(response: Any, call: CallRecorder, body: list[bytes] | None = None) -> bool:
+def watch_bytes(response: Any, call: CallRecorder, reader: Callable[[], Reader] | None = None) -> bool:
     """Put a stand-in into `response.stream`.
 
     Args:
         response: an httpx or httpx2 response whose body has not been read.
         call: told when the bytes are closed or dropped.
-        body: gets what the program reads, piece by piece and as it was sent; None to keep nothing.
+        reader: makes what reads the bytes, piece by piece and as they were sent, where the program reads them itself:
+            where they are asked for and no tap is asking. None to keep nothing.
 
     Returns:
         Whether there was a byte stream to watch.
@@ -28,15 +31,15 @@ def watch_bytes(response: Any, call: CallRecorder, body: list[bytes] | None = No
     kinds = tuple(k for k in type(response.stream).__mro__ if k.__name__ in ("SyncByteStream", "AsyncByteStream"))
     if not kinds:
         return False
-    response.stream = _stand_in(kinds)(response.stream, call, body)
+    response.stream = _stand_in(kinds)(response.stream, call, reader)
     return True
 
 
 class _Watched:
-    def __init__(self, stream: Any, call: CallRecorder, body: list[bytes] | None) -> None:
+    def __init__(self, stream: Any, call: CallRecorder, reader: Callable[[], Reader] | None) -> None:
         self._stream = stream
         self._call = call
-        self._body = body
+        self._reader = reader
         # Anthropic's SDK looks for its tracing's observer here once a chunk; searching for it below would cost 1.2 µs.
         self.stream_observer = getattr(stream, "stream_observer", None)
 
@@ -44,9 +47,13 @@ class _Watched:
         # httpx2 reads `elapsed` here.
         return getattr(self._stream, name)
 
-    def _keep(self, data: bytes) -> None:
-        if self._body is not None:
-            self._body.append(data)
+    def _read(self) -> Reader:
+        call = self._call
+        with faults.guard(f"{call.call.adapter} adapter", "what a program read itself"):
+            # Middleware may read several answers to what is one call; the first is the one that is kept.
+            if self._reader is not None and call.raw is None and call.is_open:
+                return self._reader()
+        return _unread
 
     def __del__(self) -> None:
         try:
@@ -58,14 +65,8 @@ class _Watched:
 
 class _SyncWatched(_Watched):
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._stream) if self._call.tapped else self._read_raw()
-
-    def _read_raw(self) -> Iterator[bytes]:
-        """The program reads the bytes itself: having read them to the end is what completes the call."""
-        for data in self._stream:
-            self._keep(data)
-            yield data
-        self._call.terminal = True
+        stream = iter(self._stream)
+        return stream if self._call.asked_ns else StreamTap(stream, self._call, self._read())
 
     def close(self) -> None:
         try:
@@ -76,13 +77,17 @@ class _SyncWatched(_Watched):
 
 class _AsyncWatched(_Watched):
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream.__aiter__() if self._call.tapped else self._read_raw_async()
+        stream = self._stream.__aiter__()
+        return stream if self._call.asked_ns else self._tap(stream)
 
-    async def _read_raw_async(self) -> AsyncIterator[bytes]:
-        async for data in self._stream:
-            self._keep(data)
-            yield data
-        self._call.terminal = True
+    async def _tap(self, stream: Any) -> AsyncIterator[bytes]:
+        # A generator, as HTTP libraries close nothing else, and what they would have closed is `stream`.
+        try:
+            async for data in AsyncStreamTap(stream, self._call, self._read()):
+                yield data
+        finally:
+            if hasattr(stream, "aclose"):
+                await stream.aclose()
 
     async def aclose(self) -> None:
         try:
@@ -97,3 +102,7 @@ def _stand_in(kinds: tuple[type, ...]) -> type[Any]:
     ours: list[type] = [_SyncWatched] if "SyncByteStream" in names else []
     ours += [_AsyncWatched] if "AsyncByteStream" in names else []
     return type("WatchedByteStream", (*ours, *kinds), {})
+
+
+def _unread(data: bytes, asked_ns: int, at_ns: int) -> None:
+    """Reads nothing: that the bytes were read, and how that ended, is all that is known."""

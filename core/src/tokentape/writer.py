@@ -224,8 +224,9 @@ class Writer:
         live = self._live.pop(recorded, None)
         if live is None:
             return
-        self._do_late(recorded)
         self._take_events(recorded, live)
+        with faults.guard(f"{recorded.call.adapter} adapter", "a call's usage"):
+            recorded.conclude()
         if live.redactor is not None:
             self._tokens(live, live.redactor.finish())
         call = finished(live.call, recorded, live.seen, self._stall_ms)
@@ -233,13 +234,10 @@ class Writer:
             call = replace(call, error_message=self._mask(call.error_message))
         self._host.call("tokentape_call_finished", call=call)
 
-    def _do_late(self, recorded: CallRecorder) -> None:
-        if recorded.late is not None:
-            with faults.guard(f"{recorded.call.adapter} adapter", "a call's usage"):
-                recorded.late()
-
     def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
         """Take the complete events from the front of a call's list, a slice at a time."""
+        while recorded.raw is not None and recorded.raw.decode():
+            give_way()
         rows = recorded.rows
         while True:
             count = min(len(rows) // STRIDE, SLICE_EVENTS)

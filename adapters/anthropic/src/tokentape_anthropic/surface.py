@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder
 from tokentape.providers import provider_at
+from tokentape.raw_reads import EventKind
 from tokentape.reading import Reading, field
 from tokentape.stainless import Surface, scalars
 from tokentape.taps import Reader
@@ -29,6 +30,11 @@ _CLOUDS: Final = {"Bedrock": "aws.bedrock", "Vertex": "gcp.vertex_ai", "Foundry"
 def reader(call: CallRecorder) -> Reader:
     """The reader of a call's chunks."""
     return _READERS[call.call.operation](call).read
+
+
+def event_kind(name: str | None, data: Any) -> EventKind:
+    """Events are told by their names; one that has none says nothing."""
+    return "error" if name == "error" else "chunk" if name not in (None, "ping") else None
 
 
 def is_kept_header(name: str) -> bool:
@@ -64,6 +70,7 @@ SURFACE: Final = Surface(
     _provider,
     _scalars,
     reader,
+    event_kind,
     messages.read_body,
     ("request-id", "x-amzn-requestid"),
     is_kept_header,

@@ -27,7 +27,9 @@ def read_answer(call: CallRecorder, response: Any, *, was_read: bool) -> None:
     if not answers:
         return
     for choice, answer in enumerate(answers):
-        note_finish(call, _mapping(answer.generation_info), _metadata(answer), choice=choice)
+        # What chunks have said stands: LangChain joins their metadata, and `stop` said twice is `stopstop`.
+        if choice not in call.finish_reasons:
+            note_finish(call, _mapping(answer.generation_info), _metadata(answer), choice=choice)
     message = getattr(answers[0], "message", None)
     _read_ids(call, message, _metadata(answers[0]))
     told = _mapping(getattr(message, "usage_metadata", None))

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tokentape.call import CallRecorder, Fragment
+from tokentape.reading import text_of
+
+from .provider_tools import provider_tool
 
 _FINISH_REASONS: Final = ("finish_reason", "stop_reason", "done_reason")
-_ON_EACH_CHUNK: Final = frozenset({"model_provider"})
+_PROVIDER: Final = "model_provider"
 
 
 class ChunkReader:
@@ -31,10 +34,30 @@ class ChunkReader:
             chunk: a `ChatGenerationChunk`, a `GenerationChunk`, or None.
             at_ns: when it came.
         """
+        # Pydantic's models have a `__getattr__`, which makes an attribute three times as dear as a dictionary's item.
+        try:
+            fields = chunk.__dict__
+            said = fields["message"].__dict__
+            text, metadata = said["content"], said["response_metadata"]
+            if (
+                self._text_part is not None
+                and text.__class__ is str
+                and text
+                and not fields["generation_info"]
+                and not said["tool_call_chunks"]
+                and not said["additional_kwargs"]
+                # LangChain puts the provider's name on each chunk.
+                and (not metadata or (len(metadata) == 1 and _PROVIDER in metadata))
+            ):
+                self._extend((at_ns, at_ns, self._text_part, text))
+                return
+        except (AttributeError, KeyError):
+            pass  # a chunk of another shape, which `_read` looks at in full
+        self._read(token, chunk, at_ns)
+
+    def _read(self, token: Any, chunk: Any, at_ns: int) -> None:
         message = getattr(chunk, "message", None)
-        if self._text_part is not None and message is not None and _is_plain_text(message, chunk):
-            self._extend((at_ns, at_ns, self._text_part, message.content))
-        elif message is None:
+        if message is None:
             fragments: list[Fragment] = []
             self._add_content(token if chunk is None else chunk.text, fragments)
             self._call.add_chunk(at_ns, at_ns, fragments)
@@ -46,7 +69,7 @@ class ChunkReader:
         if message.additional_kwargs:
             self._add_unofficial(message.additional_kwargs, fragments)
         self._add_content(message.content, fragments, _logprobs(info))
-        for position, tool in enumerate(getattr(message, "tool_call_chunks", None) or ()):
+        for position, tool in enumerate(_tools(message)):
             add_tool(self._call, tool, position, fragments)
         note_finish(self._call, info, message.response_metadata)
         return fragments
@@ -90,7 +113,8 @@ def add_block(call: CallRecorder, block: Mapping[str, Any], index: Any, fragment
         case "text":
             _add(call.part, "text", block.get("text"), place, fragments)
         case "thinking":
-            _add(call.part, "reasoning", block.get("thinking"), place, fragments)
+            # Mistral's is a list of texts.
+            _add(call.part, "reasoning", text_of(block.get("thinking")), place, fragments)
         case "reasoning":
             _add(call.part, "reasoning", block.get("reasoning") or block.get("text"), place, fragments)
             for piece in block.get("summary") or ():
@@ -110,6 +134,14 @@ def add_tool(call: CallRecorder, tool: Mapping[str, Any], position: int, fragmen
     arguments = tool.get("args")
     if isinstance(arguments, str) and arguments:
         fragments.append(Fragment(part, arguments))
+
+
+def _tools(message: Any) -> Sequence[Mapping[str, Any]]:
+    """Pieces of tool calls; where LangChain gives them apart, the same stands in the content once more."""
+    apart: Sequence[Mapping[str, Any]] = getattr(message, "tool_call_chunks", None) or ()
+    if apart or isinstance(message.content, str):
+        return apart
+    return [tool for block in message.content if (tool := provider_tool(block)) is not None]
 
 
 def note_finish(call: CallRecorder, *told: Mapping[str, Any], choice: int = 0) -> None:
@@ -138,18 +170,6 @@ def _logprobs(info: Mapping[str, Any]) -> list[Any] | None:
     told = info.get("logprobs")
     tokens = told.get("content") if isinstance(told, Mapping) else None
     return tokens if isinstance(tokens, list) and tokens else None
-
-
-def _is_plain_text(message: Any, chunk: Any) -> bool:
-    """Whether a chunk says nothing but a piece of text; LangChain puts the provider's name on each."""
-    return (
-        message.content.__class__ is str
-        and message.content != ""
-        and not chunk.generation_info
-        and not getattr(message, "tool_call_chunks", None)
-        and not message.additional_kwargs
-        and message.response_metadata.keys() <= _ON_EACH_CHUNK
-    )
 
 
 def _is_synthetic(message: Any, chunk: Any) -> bool:

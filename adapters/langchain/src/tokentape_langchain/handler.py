@@ -7,7 +7,7 @@ handler: either would turn each plain `invoke` into a stream.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -22,6 +22,9 @@ from .marks import node_name, step_name
 from .model_run import ModelRun
 from .requests import chat_request, text_request
 
+_PLACE: Final = "langchain adapter"
+_CHUNK: Final = "a chunk's events"
+
 
 class Handler(BaseCallbackHandler):  # type: ignore[misc]  # to us, every LangChain value is Any
     """Records what LangChain tells it while recording is on.
@@ -31,6 +34,8 @@ class Handler(BaseCallbackHandler):  # type: ignore[misc]  # to us, every LangCh
     """
 
     run_inline = True
+    # Asked at each chunk, of a property unless it is said here.
+    ignore_llm = False
 
     def __init__(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
@@ -69,18 +74,23 @@ class Handler(BaseCallbackHandler):  # type: ignore[misc]  # to us, every LangCh
             self._open(text_request, prompts, run_id, kwargs)
 
     # LangChain's synchronous manager passes the token by this name, its asynchronous one by position.
-    def on_llm_new_token(self, token: Any, *, chunk: Any = None, run_id: UUID, **kwargs: Any) -> None:
+    def on_llm_new_token(
+        self, token: Any, *, chunk: Any = None, run_id: UUID, parent_run_id: Any = None, tags: Any = None, **kwargs: Any
+    ) -> None:
         """A chunk has come."""
         run = self._runs.get(run_id)
         if run is not None:
-            with _guard("a chunk's events"):
+            # What a guard does, without its price: this is the hot path.
+            try:
                 run.saw_chunk(token, chunk)
+            except Exception as fault:
+                faults.report(_PLACE, fault, _CHUNK)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """An event of LangChain's own streaming protocol: made from a chunk that was seen, or by the model itself."""
         run = self._runs.get(run_id)
         if run is not None:
-            with _guard("a chunk's events"):
+            with _guard(_CHUNK):
                 run.saw_event(event)
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
@@ -136,4 +146,4 @@ class Handler(BaseCallbackHandler):  # type: ignore[misc]  # to us, every LangCh
 
 
 def _guard(lost: str) -> faults.guard:
-    return faults.guard("langchain adapter", lost)
+    return faults.guard(_PLACE, lost)

@@ -24,11 +24,12 @@ class ModelRun:
         alone: False for one of several that start at once, whose requests cannot be told apart: they stay unlinked.
     """
 
-    __slots__ = ("_before", "_call", "_chunks", "_events", "_source")
+    __slots__ = ("_before", "_call", "_chunks", "_events", "_now", "_source")
 
     def __init__(self, call: CallRecorder, *, alone: bool) -> None:
         call.fed_by_hand = True
         self._call = call
+        self._now = call.clock.monotonic_ns
         self._chunks = ChunkReader(call)
         self._events = EventReader(call)
         self._source: Literal["chunks", "events"] | None = None
@@ -36,22 +37,20 @@ class ModelRun:
 
     def saw_chunk(self, token: Any, chunk: Any) -> None:
         """Append what a chunk adds."""
-        at_ns = self._call.clock.monotonic_ns()
+        at_ns = self._now()
+        if self._source is None:
+            self._begin("chunks")
         # Locked to what came first: a model may be heard twice, by its chunks and by the events made of them.
-        if self._source == "events" or not self._call.is_open:
-            return
-        self._source = "chunks"
-        self._chunks.read(token, chunk, at_ns)
-        self._leave()
+        if self._source == "chunks" and self._call.is_open:
+            self._chunks.read(token, chunk, at_ns)
 
     def saw_event(self, event: Any) -> None:
         """Append what an event of the streaming protocol adds, where the model sends nothing else."""
-        at_ns = self._call.clock.monotonic_ns()
+        at_ns = self._now()
         if self._source == "chunks" or not self._call.is_open:
             return
-        if self._events.read(event, at_ns):
-            self._source = "events"
-            self._leave()
+        if self._events.read(event, at_ns) and self._source is None:
+            self._begin("events")
 
     def completed(self, response: Any) -> None:
         """The answer is complete."""
@@ -65,6 +64,11 @@ class ModelRun:
         """The run ended with an exception; LangChain's own for a reader that stopped is `GeneratorExit`."""
         read_answer(self._call, response, was_read=True)
         self._call.end_by(error)
+        self._leave()
+
+    def _begin(self, source: Literal["chunks", "events"]) -> None:
+        """The model has begun to answer: what is asked from now on is the program's own."""
+        self._source = source
         self._leave()
 
     def _leave(self) -> None:

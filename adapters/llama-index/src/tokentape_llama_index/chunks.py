@@ -11,9 +11,9 @@ from typing import Any
 
 from tokentape.call import CallRecorder, Fragment
 from tokentape.models import Usage
-from tokentape.reading import Reading, entries, field, string
+from tokentape.reading import Reading, field, string
 
-from .raw import Piece, finish_of, pieces_of, told_of
+from .raw import Piece, finish_of, pieces_of, told_of, usage_of
 from .usage import read_usage
 
 
@@ -33,8 +33,10 @@ class ChunkReader(Reading):
 
     def read(self, chunk: Any, asked_ns: int, at_ns: int) -> None:
         """Append what a `ChatResponse` or a `CompletionResponse` adds."""
-        delta = chunk.delta
-        if delta and self._text_part is not None and _is_plain_text(chunk):
+        # Pydantic's models have a `__getattr__`, which makes an attribute three times as dear as a dictionary's item.
+        fields = chunk.__dict__
+        delta = fields["delta"]
+        if delta and self._text_part is not None and _is_plain_text(fields):
             self._extend((at_ns, at_ns, self._text_part, delta))
             return
         fragments: list[Fragment] = []
@@ -83,7 +85,7 @@ class ChunkReader(Reading):
         call, raw = self._call, told_of(chunk.raw)
         self._note_ids(field(raw, "id"), field(raw, "model"))
         own: Mapping[str, Any] = message.additional_kwargs if message is not None else {}
-        usage = field(raw, "usage") or own.get("usage") or _counted(chunk.additional_kwargs)
+        usage = usage_of(raw) or own.get("usage") or _counted(chunk.additional_kwargs)
         if usage:
             self._note_usage(usage)
         reason = finish_of(chunk.raw) or string(own.get("stop_reason"))
@@ -107,18 +109,22 @@ def _counted(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return told if isinstance(told.get("completion_tokens"), int) else None
 
 
-def _is_plain_text(chunk: Any) -> bool:
+def _is_plain_text(fields: Mapping[str, Any]) -> bool:
     """Whether a chunk says nothing but a piece of text."""
-    raw = chunk.raw
-    if chunk.additional_kwargs or (raw is not None and _says_more(raw)):
+    raw = fields["raw"]
+    if fields["additional_kwargs"] or (raw is not None and _says_more(raw)):
         return False
-    message = getattr(chunk, "message", None)
-    return message is None or (len(message.blocks) <= 1 and not message.additional_kwargs)
+    message = fields.get("message")
+    if message is None:
+        return True
+    said = message.__dict__
+    return len(said["blocks"]) <= 1 and not said["additional_kwargs"]
 
 
 def _says_more(raw: Any) -> bool:
     """Whether the provider's own chunk has a finish reason or counts."""
-    if raw.__class__ is dict:
-        return bool(raw.get("usage"))
-    choices = entries(getattr(raw, "choices", None))
-    return bool(getattr(raw, "usage", None) or (choices and field(choices[0], "finish_reason")))
+    said = raw if raw.__class__ is dict else getattr(raw, "__dict__", None)
+    if said is None or said.get("usage"):
+        return True
+    choices: Any = said.get("choices")
+    return bool(choices) and (len(choices) > 1 or field(choices[0], "finish_reason") is not None)

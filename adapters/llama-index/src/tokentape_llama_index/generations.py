@@ -6,7 +6,7 @@ import sys
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from typing import Any
+from typing import Any, Final
 
 from tokentape import context, faults
 from tokentape.call import CallRecorder
@@ -15,10 +15,12 @@ from tokentape.recorder import Recorder
 from .chunks import ChunkReader
 from .requests import ADAPTER, Asked
 
+PLACE: Final = "llama-index adapter"
+
 
 def guard(lost: str) -> faults.guard:
     """Reports what fails of ours."""
-    return faults.guard("llama-index adapter", lost)
+    return faults.guard(PLACE, lost)
 
 
 class Generation:
@@ -33,13 +35,14 @@ class Generation:
         forget: called when nobody can read it any more.
     """
 
-    __slots__ = ("__weakref__", "_before", "_forget", "_iterator", "_read", "_source", "asked", "call", "spans")
+    __slots__ = ("__weakref__", "_before", "_forget", "_iterator", "_now", "_read", "_source", "asked", "call", "spans")
 
     def __init__(self, call: CallRecorder, asked: Asked, forget: Callable[[Generation], None]) -> None:
         call.fed_by_hand = True
         self.call = call
         self.asked = asked
         self._forget = forget
+        self._now = call.clock.monotonic_ns
         self.spans: list[str | None] = [asked.span_id]
         self._read = ChunkReader(call)
         self._source: str | None = None
@@ -49,14 +52,13 @@ class Generation:
 
     def saw_chunk(self, span_id: str | None, response: Any) -> None:
         """Append what a chunk adds."""
-        call = self.call
-        at_ns = call.clock.monotonic_ns()
+        at_ns = self._now()
         if self._source is None:
             self._source = span_id or ""
             self.leave()
         elif span_id != self._source:
             return
-        if call.is_open:
+        if self.call.is_open:
             self._read.read(response, at_ns, at_ns)
 
     def answered(self, response: Any) -> None:
@@ -138,10 +140,11 @@ class Generations:
 
     def saw_chunk(self, event: Any) -> None:
         """A chunk has come."""
-        span_id = event.span_id
+        fields = event.__dict__
+        span_id = fields["span_id"]
         generation = self._by_span.get(span_id)
         if generation is not None:
-            generation.saw_chunk(span_id, event.response)
+            generation.saw_chunk(span_id, fields["response"])
 
     def completed(self, event: Any) -> None:
         """An answer is complete."""

@@ -48,6 +48,11 @@ def told_of(raw: Any) -> Any:
     return field(raw, "response") or raw
 
 
+def usage_of(told: Any) -> Any:
+    """The usage that it has, in Groq's own place too; None where it has none."""
+    return field(told, "usage") or field(field(told, "x_groq"), "usage")
+
+
 def finish_of(raw: Any) -> str | None:
     """The provider's own word for why the answer ended; None while it goes on, or where it is not to be seen."""
     choices = entries(field(raw, "choices"))

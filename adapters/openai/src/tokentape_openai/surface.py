@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder
 from tokentape.providers import provider_at
+from tokentape.raw_reads import EventKind
 from tokentape.reading import field, string
 from tokentape.stainless import Surface, scalars
 from tokentape.taps import Reader
@@ -55,6 +56,11 @@ def reader(call: CallRecorder) -> Reader:
     return _READERS[call.call.operation](call).read
 
 
+def event_kind(name: str | None, data: Any) -> EventKind:
+    """Whatever holds an error is raised."""
+    return "error" if field(data, "error") else "chunk"
+
+
 def read_body(call: CallRecorder, body: dict[str, Any]) -> None:
     """Read an answer that was not streamed."""
     _BODIES[call.call.operation](call, body)
@@ -83,5 +89,13 @@ def _provider(client: type, host: str | None) -> str:
 
 
 SURFACE: Final = Surface(
-    "openai", _operation, _provider, _scalars, reader, read_body, ("x-request-id",), is_kept_header
+    "openai",
+    _operation,
+    _provider,
+    _scalars,
+    reader,
+    event_kind,
+    read_body,
+    ("x-request-id",),
+    is_kept_header,
 )

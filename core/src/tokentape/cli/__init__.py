@@ -19,6 +19,7 @@ from .options import db_option, example
     commands_in={
         "demo": ".demo",
         "list": ".list",
+        "metadata": ".metadata",
         "path": ".path",
         "plugins": ".plugins",
         "ps": ".ps",
@@ -26,6 +27,7 @@ from .options import db_option, example
         "show": ".show",
         "status": ".status",
     },
+    brought_by={"serve": "datasette"},
 )
 @db_option
 @click.version_option(__version__, prog_name="tokentape")

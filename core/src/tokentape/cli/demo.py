@@ -15,12 +15,11 @@ import click
 
 import tokentape
 
-from .. import patching, settings
+from .. import patching, settings, words
 from ..errors import TapeError
 from ..store import schema
 from ..tape import Tape
 from ..testing import ProviderServer
-from . import words
 from .demo_progress import Show, progress
 from .demo_scenes import SCENES, WARM_UP, Scene, Stage
 from .group import Mistake

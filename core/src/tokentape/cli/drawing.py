@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from .words import duration
+from ..words import duration
 
 LEVELS: Final = "▁▂▃▄▅▆▇█"
 EVENTS: Final = "▄"

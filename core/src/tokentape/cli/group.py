@@ -27,11 +27,15 @@ class Group(click.Group):
 
     Args:
         commands_in: name of each built-in command and the module, relative to this package, that has it as `command`.
+        brought_by: name of each command that a plugin brings, and the plugin, which is also the extra that installs it.
     """
 
-    def __init__(self, *args: Any, commands_in: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, commands_in: Mapping[str, str], brought_by: Mapping[str, str], **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._commands_in = commands_in
+        self._brought_by = brought_by
         self._has_asked_plugins = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,6 +50,8 @@ class Group(click.Group):
             command: click.Command = importlib.import_module(module, __package__).command
             return command
         self._ask_plugins()
+        if cmd_name in self._brought_by and cmd_name not in self.commands:
+            return _missing(cmd_name, self._brought_by[cmd_name])
         return self.commands.get(cmd_name)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -64,6 +70,19 @@ class Group(click.Group):
             from .plugins import loaded
 
             loaded().call("tokentape_register_commands", cli=self)
+
+
+def _missing(name: str, plugin: str) -> click.Command:
+    """What answers, whatever its options, where the plugin that brings a command does not."""
+    from .plugins import report
+
+    def say(**_: Any) -> None:
+        reasons = [row["reason"] for row in report() if row["name"] == plugin]
+        helps = reasons[0] if reasons else f'pip install "tokentape[{plugin}]"'
+        raise Mistake(f"{name} comes with the plugin {plugin}: {helps}", 1)
+
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+    return click.Command(name, callback=say, params=[], context_settings=settings)
 
 
 @contextmanager

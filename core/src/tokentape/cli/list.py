@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from .. import words
 from ..models import FINAL_STATUSES
-from . import words
 from .options import db_option, example, json_option, label_option, opened
 from .terminal import console, note, one_line, print_json
 

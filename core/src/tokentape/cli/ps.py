@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import words
+from .. import words
 from .options import db_option, example, json_option, opened
 from .terminal import note, one_line, print_json
 

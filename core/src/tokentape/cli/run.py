@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .. import words
 from ..clock import SYSTEM_CLOCK
 from ..errors import TapeError, TokentapeError
 from ..ids import new_uid
 from ..models import CONTENT_LEVELS, Run
 from ..settings import Settings, is_disabled
-from . import child, words
+from . import child
 from .options import configured, db_option, example, label_option
 from .target import Target, find, require_tokentape
 from .terminal import note

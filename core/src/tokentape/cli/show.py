@@ -7,18 +7,17 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from .. import words
 from ..errors import CallNotFound
 from ..models import Metrics
-from . import words
+from ..shares import shares_of_run
 from .drawing import Drawing, timeline
 from .list import print_table
 from .options import db_option, example, json_option, opened
-from .shares import Share, shares
 from .terminal import console, note, one_line, print_json, safe
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ Row = dict[str, Any]
 _FROM_THE_END: Final = re.compile(r"-\d+")
 METRICS: Final = [*(f.name for f in fields(Metrics)), *words.ALIASES]
 NO_TEXT: Final = "(no text was kept)"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 STYLES: Final = {"·": "yellow", "~": "magenta", "=": "red", "?": "dim", "▄": "cyan"}
 
 
@@ -161,7 +159,7 @@ def _show_metric(call: Row, metric: str, as_json: bool) -> None:
 
 def _show_run(tape: Tape, run: Row, as_json: bool) -> None:
     calls, marks = tape.calls(limit=-1, run=run["uid"]), tape.marks(run["uid"])
-    spent = _spent(run, tape.call_times(run["uid"]), marks)
+    spent = shares_of_run(run, tape.call_times(run["uid"]), marks)
     if as_json:
         print_json({**run, "calls": calls, "marks": marks, "time": [share._asdict() for share in spent]})
         return
@@ -175,21 +173,3 @@ def _show_run(tape: Tape, run: Row, as_json: bool) -> None:
         click.echo()
     for mark in marks:
         click.echo(one_line(f"{mark['kind']} {mark['name']}: {words.duration(mark['duration_us'] / 1000)}"))
-
-
-def _spent(run: Row, times: Sequence[Row], marks: Sequence[Row]) -> list[Share]:
-    """Where the time of a run went; of one that has not ended, until now or until it was last heard of."""
-    start = _unix_us(run["started_at"])
-    if run["ended_at"] is not None:
-        end = _unix_us(run["ended_at"])
-    elif any(call["ended_unix_us"] is None for call in times):
-        end = time.time_ns() // 1000
-    else:
-        ends = [call["ended_unix_us"] for call in times] + [m["started_unix_us"] + m["duration_us"] for m in marks]
-        end = max([start, *ends])
-    return shares(start, end, [call | {"ended_unix_us": call["ended_unix_us"] or end} for call in times], marks)
-
-
-def _unix_us(at: str) -> int:
-    """A time of the tape, which is UTC text, as whole microseconds."""
-    return (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from . import words
+from .. import words
 from .options import configured, db_option, example, json_option, opened
 from .terminal import one_line, print_json
 

@@ -191,7 +191,7 @@ class Committer:
         faults.report("store", error, operation.what)
 
     def _failed(self, error: Exception) -> None:
-        if not _is_busy(error):
+        if not schema.is_busy(error):
             self._disconnect()
         if self.last_error is None:
             logger.warning(
@@ -234,10 +234,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
-
-
-def _is_busy(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def _is_outage(error: Exception) -> bool:

@@ -1,20 +1,24 @@
-"""Marks what a dead process left behind as `lost`, with the numbers of what had arrived."""
+# ruff: noqa: S608  # tables are named by us; values are bound
+"""What a dead process left behind: which calls are lost, the numbers of what had arrived, and marking them so."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from .. import metrics
 from ..models import Metrics, Part, Stall
 from ..process import is_alive
 from . import rows, writes
 
+# What the dead process used is not known.
+STALL_MS: Final = 1000.0
+
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Remains:
     """What the rows of a lost call tell: columns of `llm_calls`, stalls, and the text of each part."""
 
     call_id: int
@@ -23,7 +27,7 @@ class _Found:
     content: Mapping[int, str] = field(default_factory=dict)
 
 
-def mark_lost(connection: sqlite3.Connection, *, ours: int | None = None, stall_ms: float = 1000.0) -> int:
+def mark_lost(connection: sqlite3.Connection, *, ours: int | None = None, stall_ms: float = STALL_MS) -> int:
     """Mark the running calls and runs of processes that are gone.
 
     Args:
@@ -35,27 +39,27 @@ def mark_lost(connection: sqlite3.Connection, *, ours: int | None = None, stall_
         How many calls were marked. 0, and nothing is changed, where the tape is read-only or stays locked.
     """
     try:
-        gone = [row["id"] for row in _unfinished(connection) if row["id"] != ours and not is_alive(row)]
+        gone = [process_id for process_id in gone_processes(connection) if process_id != ours]
         # Read and computed before the write lock is taken: the write is short however long the calls were.
-        found = [_found(connection, call, stall_ms) for process_id in gone for call in _running(connection, process_id)]
+        found = [
+            remains(connection, call, stall_ms) for process_id in gone for call in _running(connection, process_id)
+        ]
         return _write(connection, gone, found) if gone else 0
     except sqlite3.OperationalError:
         return 0
 
 
-def anyone_gone(connection: sqlite3.Connection) -> bool:
-    """Whether `mark_lost` would find something; never writes."""
-    return any(not is_alive(row) for row in _unfinished(connection))
+def gone_processes(connection: sqlite3.Connection, *, with_runs: bool = True) -> list[int]:
+    """Ids of processes that are gone although calls of theirs are still marked as running; never writes.
 
-
-def _unfinished(connection: sqlite3.Connection) -> list[rows.Row]:
-    """Processes with calls or runs that have not ended."""
-    return _dicts(
-        connection,
-        "SELECT id, host, boot_id, pid, pid_started_at, last_seen_at FROM processes WHERE id IN ("
-        "SELECT process_id FROM llm_calls WHERE status = 'running' "
-        "UNION SELECT process_id FROM runs WHERE status = 'running')",
-    )
+    Args:
+        with_runs: those with runs that are marked so as well, which means looking at every run.
+    """
+    sources = ("llm_calls", "runs") if with_runs else ("llm_calls",)
+    running = " UNION ".join(f"SELECT process_id FROM {table} WHERE status = 'running'" for table in sources)
+    asked = f"SELECT id, host, boot_id, pid, pid_started_at, last_seen_at FROM processes WHERE id IN ({running})"
+    unfinished = _dicts(connection, asked)
+    return [row["id"] for row in unfinished if not is_alive(row)]
 
 
 def _running(connection: sqlite3.Connection, process_id: int) -> list[rows.Row]:
@@ -66,13 +70,19 @@ def _running(connection: sqlite3.Connection, process_id: int) -> list[rows.Row]:
     )
 
 
-def _found(connection: sqlite3.Connection, call: rows.Row, stall_ms: float) -> _Found:
+def remains(connection: sqlite3.Connection, call: rows.Row, stall_ms: float = STALL_MS) -> Remains:
+    """What is known of a call that nobody saw the end of; never writes.
+
+    Args:
+        call: its `id`, `content_level` and `dropped_count`.
+        stall_ms: a gap at least this long is a stall; what the dead process used is not known.
+    """
     events = connection.execute(
         "SELECT offset_us, wait_us, part, token, n_tokens FROM llm_tokens WHERE call_id = ? ORDER BY token_index",
         (call["id"],),
     ).fetchall()
     if not events:
-        return _Found(call["id"], {"status": "lost"})
+        return Remains(call["id"], {"status": "lost"})
     offset, wait, part, token, n_tokens = (list(column) for column in zip(*events, strict=True))
     # Known only if every event told how many tokens it holds.
     count = sum(n_tokens) if None not in n_tokens else None
@@ -94,7 +104,7 @@ def _found(connection: sqlite3.Connection, call: rows.Row, stall_ms: float) -> _
     if call["dropped_count"]:
         computed, stalls = _without_gaps(computed), ()
     counted = {"token_count": count, "token_count_source": None if count is None else "logprobs"}
-    return _Found(
+    return Remains(
         call["id"],
         {"status": "lost"} | counted | asdict(_without_end(computed)),
         [_without_blame(stall) for stall in stalls if stall.position != "tail"],
@@ -137,7 +147,7 @@ def _joined(part: list[int], token: list[str | None]) -> dict[int, str]:
     return {number: "".join(pieces) for number, pieces in joined.items()}
 
 
-def _write(connection: sqlite3.Connection, gone: Sequence[int], found: Sequence[_Found]) -> int:
+def _write(connection: sqlite3.Connection, gone: Sequence[int], found: Sequence[Remains]) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         marked = sum(_write_call(connection, each) for each in found)
@@ -156,7 +166,7 @@ def _write(connection: sqlite3.Connection, gone: Sequence[int], found: Sequence[
     return marked
 
 
-def _write_call(connection: sqlite3.Connection, found: _Found) -> bool:
+def _write_call(connection: sqlite3.Connection, found: Remains) -> bool:
     status = connection.execute("SELECT status FROM llm_calls WHERE id = ?", (found.call_id,)).fetchone()
     if status != ("running",):
         return False  # somebody else has marked it meanwhile

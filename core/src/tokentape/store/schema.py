@@ -73,11 +73,12 @@ def open_for_writing(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite3.Conn
     return connection
 
 
-def open_for_reading(path: Path) -> sqlite_utils.Database:
+def open_for_reading(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite_utils.Database:
     """Open a tape to read it, also while others write to it, and also where it cannot be written.
 
     Args:
         path: the file; it is never made or changed.
+        busy_ms: how long to wait for somebody who has locked it.
 
     Raises:
         NotATape: a folder, not SQLite, or another application's database.
@@ -91,13 +92,38 @@ def open_for_reading(path: Path) -> sqlite_utils.Database:
     _refuse_folder(path)
     from sqlite_utils import Database
 
-    connection = _readable(path)
+    connection = _readable(path, busy_ms)
     try:
-        _check_readable(connection, path)
+        check_readable(connection, path)
     except BaseException:
         connection.close()
         raise
     return Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
+    """Make sure that the database of a connection is a tape that this version can read.
+
+    Raises:
+        NotATape: it is another application's database, or none.
+        NewerTape: written by a newer version of tokentape, and without the views that this one reads.
+        TapeError: nothing is recorded there yet.
+    """
+    found = _identify(connection, path)
+    if not found:
+        raise TapeError(f"{path} is empty: nothing is recorded there yet; record a program with: tokentape run app.py")
+    if found > FORMAT and not _has_views(connection):
+        raise _newer(path)
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether SQLite gave up because somebody else has the database locked."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def locked(path: Path | str) -> TapeError:
+    """The error of a tape that somebody else has locked for longer than was waited."""
+    return TapeError(f"{path} is locked by another program; try again when that has finished")
 
 
 def tape_format(connection: sqlite3.Connection) -> int:
@@ -143,12 +169,14 @@ def _connect(path: Path, mode: str, busy_ms: int, more: str = "") -> sqlite3.Con
         raise TapeError(f"{path} cannot be opened ({error}); choose another file") from error
 
 
-def _readable(path: Path) -> sqlite3.Connection:
-    connection = _connect(path, "ro", OPEN_BUSY_MS)
+def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
+    connection = _connect(path, "ro", busy_ms)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError as error:
         connection.close()
+        if is_busy(error):
+            raise locked(path) from error
         wal = Path(f"{path}-wal")
         if wal.exists() and wal.stat().st_size:
             raise TapeError(
@@ -156,13 +184,13 @@ def _readable(path: Path) -> sqlite3.Connection:
                 "copy both files to one, and read them there"
             ) from error
         # Reading in WAL mode writes -shm. Where that is not possible nobody else can write either.
-        return _connect(path, "ro", OPEN_BUSY_MS, "&immutable=1")
+        return _connect(path, "ro", busy_ms, "&immutable=1")
     except sqlite3.DatabaseError:
         pass  # told apart below, with a message that says what it is
     return connection
 
 
-def _identify(connection: sqlite3.Connection, path: Path) -> int:
+def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
     """Format of the tape; 0 for an empty database, which may become one."""
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -183,16 +211,8 @@ def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
     return found
 
 
-def _newer(path: Path) -> NewerTape:
+def _newer(path: Path | str) -> NewerTape:
     return NewerTape(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
-
-
-def _check_readable(connection: sqlite3.Connection, path: Path) -> None:
-    found = _identify(connection, path)
-    if not found:
-        raise TapeError(f"{path} is empty: nothing is recorded there yet; record a program with: tokentape run app.py")
-    if found > FORMAT and not _has_views(connection):
-        raise _newer(path)
 
 
 def _has_views(connection: sqlite3.Connection) -> bool:

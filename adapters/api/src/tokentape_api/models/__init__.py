@@ -1,0 +1,70 @@
+"""What is answered. Names are those of the tape's columns; a number that is not known is null, never 0."""
+
+from __future__ import annotations
+
+from .base import Answer
+from .by_model import Histogram, Models, ModelStats, StalledCall
+from .calls import (
+    CallDetail,
+    CallRow,
+    Calls,
+    ComparedCall,
+    Comparison,
+    EventColumns,
+    Kept,
+    LinkedCall,
+    LiveTokens,
+    Part,
+    Stall,
+    Token,
+    Tokens,
+    WholePart,
+)
+from .runs import (
+    Bucket,
+    CallStats,
+    Mark,
+    Run,
+    RunDetail,
+    Runs,
+    Span,
+    StreamingStats,
+    Timeline,
+    TimelineCall,
+    Timeseries,
+    Totals,
+)
+
+__all__ = [
+    "Answer",
+    "Bucket",
+    "CallDetail",
+    "CallRow",
+    "CallStats",
+    "Calls",
+    "ComparedCall",
+    "Comparison",
+    "EventColumns",
+    "Histogram",
+    "Kept",
+    "LinkedCall",
+    "LiveTokens",
+    "Mark",
+    "ModelStats",
+    "Models",
+    "Part",
+    "Run",
+    "RunDetail",
+    "Runs",
+    "Span",
+    "Stall",
+    "StalledCall",
+    "StreamingStats",
+    "Timeline",
+    "TimelineCall",
+    "Timeseries",
+    "Token",
+    "Tokens",
+    "Totals",
+    "WholePart",
+]
