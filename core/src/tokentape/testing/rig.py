@@ -46,8 +46,7 @@ class Rig:
     @contextmanager
     def running(self, **settings: Any) -> Iterator[Rig]:
         """Serve and record, until the block is left."""
-        self._settings = {"db": self.db, "flush_ms": 20, **settings}
-        self.db.write_bytes(_empty_tape())
+        self._settings = {"flush_ms": 20, **settings}
         root = logging.getLogger()
         root.addHandler(self._heard)
         # What a test drops is collected where it says so: not on whatever thread, for an event loop cannot always close
@@ -55,21 +54,35 @@ class Rig:
         gc.disable()
         gc.freeze()
         try:
-            with self.server:
-                self.record()
-                try:
-                    yield self
-                finally:
-                    tokentape.disable()
+            self._begin()
+            yield self
         finally:
+            self._end()
             gc.unfreeze()
             gc.enable()
             root.removeHandler(self._heard)
 
+    def renew(self) -> None:
+        """Begin anew, with an empty tape and a server that nobody has asked."""
+        self._end()
+        self.complaints()
+        self.db = self.db.with_stem(f"{self.db.stem}-again")
+        self.server = ProviderServer(self.traits.wires)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.db.write_bytes(_empty_tape())
+        self.server.start()
+        self.record()
+
+    def _end(self) -> None:
+        tokentape.disable()
+        self.server.close()
+
     def record(self, **settings: Any) -> None:
         """Record anew, as the rig does but for these settings."""
         tokentape.disable()
-        tokentape.enable(**{**self._settings, **settings})
+        tokentape.enable(**{"db": self.db, **self._settings, **settings})
 
     @asynccontextmanager
     async def unrecorded(self) -> AsyncIterator[Rig]:

@@ -72,13 +72,13 @@ class BreakingQueue(deque[Any]):
 class Faults(Suite):
     """Faults of the recording."""
 
-    @pytest.fixture(autouse=True)
-    def _lenient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def lenient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As in a user's program: a fault of the recording is swallowed."""
         monkeypatch.delenv("TOKENTAPE_STRICT", raising=False)
 
     @pytest.mark.scenario("capture/Fault at every station")
-    @scenario()
+    @scenario(uses="lenient")
     async def test_keeping_a_chunk_fails(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(CallRecorder, "add_chunk", _fail)
         await self.same_unrecorded(rig, everything(self.driver), self.seen)
@@ -86,7 +86,7 @@ class Faults(Suite):
         assert rig.call()["status"] == "completed"
 
     @pytest.mark.scenario("capture/Fault at every station")
-    @scenario()
+    @scenario(uses="lenient")
     async def test_the_clock_fails_at_one_reading_after_the_other(self, rig: Rig) -> None:
         breaking = BreakingClock()
         rig.record(clock=breaking.clock)
@@ -108,7 +108,7 @@ class Faults(Suite):
         assert rig.rows("select * from llm_tokens where wait_us < 0 or wait_us > offset_us") == []
 
     @pytest.mark.scenario("capture/Fault at every station")
-    @scenario()
+    @scenario(uses="lenient")
     async def test_the_queue_fails(self, rig: Rig) -> None:
         rig.server.add(SCRIPT)
         recorder = active()
@@ -126,7 +126,7 @@ class Faults(Suite):
         assert recorder.open == set()
 
     @pytest.mark.scenario("capture/Fault at every station")
-    @scenario()
+    @scenario(uses="lenient")
     async def test_opening_the_database_fails(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         def connect(*_: Any, **__: Any) -> Any:
             raise sqlite3.OperationalError("unable to open database file")
@@ -141,7 +141,7 @@ class Faults(Suite):
         self._expect_one_line(rig, "unable to open database file")
 
     @pytest.mark.scenario("capture/Strict mode")
-    @scenario()
+    @scenario(uses="lenient")
     async def test_strict_mode_raises_a_fault_to_the_program(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         rig.server.add(SCRIPT)
         monkeypatch.setenv("TOKENTAPE_STRICT", "1")

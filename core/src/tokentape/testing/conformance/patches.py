@@ -55,15 +55,15 @@ asyncio.run(ask(True))
 class Patches(Suite):
     """Switching on and off."""
 
-    @pytest.fixture(autouse=True)
-    def _nothing_left_behind(self) -> Iterator[None]:
+    @pytest.fixture
+    def nothing_left_behind(self) -> Iterator[None]:
         """Patches that had to stay, because another tool was on top, go with the test."""
         yield
         tokentape.disable()
         patching._sets.clear()
 
     @pytest.mark.scenario("adapters/Any order")
-    @scenario()
+    @scenario(uses="nothing_left_behind")
     async def test_recording_begins_before_or_after_the_client_is_made(self, rig: Rig) -> None:
         rig.server.add(SCRIPT)
         for order in ORDERS:
@@ -81,7 +81,7 @@ class Patches(Suite):
         self._expect_recorded(rig, len(ORDERS))
 
     @pytest.mark.scenario("adapters/Any order", "adapters/SDK never imported")
-    @scenario("once")
+    @scenario("once", uses="nothing_left_behind")
     async def test_recording_begins_before_the_sdk_is_imported(self, rig: Rig) -> None:
         tokentape.disable()
         rig.server.add(SCRIPT)
@@ -95,7 +95,7 @@ class Patches(Suite):
         self._expect_recorded(rig, 2)
 
     @pytest.mark.scenario("adapters/Restored by identity")
-    @scenario()
+    @scenario(uses="nothing_left_behind")
     async def test_stopping_puts_back_the_very_objects(self, rig: Rig) -> None:
         rig.server.add(SCRIPT)
         await rig.read(await rig.send())
@@ -113,7 +113,7 @@ class Patches(Suite):
         self._expect_recorded(rig, 1)
 
     @pytest.mark.scenario("adapters/Another tool on top")
-    @scenario()
+    @scenario(uses="nothing_left_behind")
     async def test_another_tool_on_top_works_on_after_recording_stops(self, rig: Rig) -> None:
         rig.server.add(SCRIPT)
         await rig.read(await rig.send())
@@ -134,7 +134,7 @@ class Patches(Suite):
             self._expect_recorded(rig, recorded + 1)
 
     @pytest.mark.scenario("adapters/Restored by identity")
-    @scenario()
+    @scenario(uses="nothing_left_behind")
     async def test_another_tool_below_is_put_back_when_recording_stops(self, rig: Rig) -> None:
         rig.server.add(SCRIPT)
         await rig.read(await rig.send())
@@ -149,7 +149,7 @@ class Patches(Suite):
             self._expect_recorded(rig, recorded + 1)
 
     @pytest.mark.scenario("adapters/Seam missing")
-    @scenario()
+    @scenario(uses="nothing_left_behind")
     async def test_a_target_that_is_missing_is_named_and_the_others_are_patched(self, rig: Rig) -> None:
         rig.server.add(SCRIPT)
         await rig.read(await rig.send())
@@ -170,7 +170,7 @@ class Patches(Suite):
         assert tokentape.status()["patches"] == []
 
     @pytest.mark.scenario("capture/Disabled by environment")
-    @scenario()
+    @scenario(uses="nothing_left_behind")
     async def test_switched_off_by_the_environment(
         self, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

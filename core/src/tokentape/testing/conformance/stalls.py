@@ -10,15 +10,21 @@ import pytest
 
 from ..events import Drop, Finish, HTTPError, Role, Text
 from ..rig import END, Rig
-from .suite import Suite, scenario, words
-from .timing import ROOM_MS
+from .suite import scenario, words
+from .timing import ATTEMPTS, Timed
+
+UNKNOWN = {("sees_waits", False): "the cause is `unknown`"}
 
 
-class Stalls(Suite):
+class Stalls(Timed):
     """Pauses, and whose they were."""
 
     @pytest.mark.scenario("metrics/Rate limited first", "adapters/Not known to a framework")
-    @scenario(differs={("sees_attempts", False): "`retries`, `retry_ms` and `headers_latency_ms` are NULL"})
+    @scenario(
+        differs={("sees_attempts", False): "`retries`, `retry_ms` and `headers_latency_ms` are NULL"},
+        attempts=ATTEMPTS,
+        uses="watched",
+    )
     async def test_a_refused_attempt_is_no_slow_model(self, rig: Rig) -> None:
         rig.server.add([HTTPError(429, headers={"retry-after": "1"})], [(0.2, Text("at last")), Finish("stop")])
         await rig.read(await rig.send())
@@ -31,10 +37,10 @@ class Stalls(Suite):
         assert call["retries"] == 1
         assert call["retry_ms"] >= 1000
         assert call["headers_latency_ms"] >= call["retry_ms"]
-        assert call["first_token_latency_ms"] - call["headers_latency_ms"] == pytest.approx(200, abs=ROOM_MS)
+        assert call["first_token_latency_ms"] - call["headers_latency_ms"] == self.about(200)
 
     @pytest.mark.scenario("metrics/Slow provider", "adapters/Not known to a framework")
-    @scenario(differs={("sees_waits", False): "the cause is `unknown`"})
+    @scenario(differs=UNKNOWN, attempts=ATTEMPTS, uses="watched")
     async def test_a_stall_of_the_provider(self, rig: Rig) -> None:
         rig.server.add([Text("a"), (1.5, Text("b")), Finish("stop")])
         await rig.read(await rig.send())
@@ -43,7 +49,7 @@ class Stalls(Suite):
             assert stall["wait_us"] - stall["blocked_us"] >= 1_300_000
 
     @pytest.mark.scenario("metrics/Slow program")
-    @scenario(differs={("sees_waits", False): "the cause is `unknown`"})
+    @scenario(differs=UNKNOWN, attempts=ATTEMPTS, uses="watched")
     async def test_a_stall_of_the_program(self, rig: Rig) -> None:
         rig.server.add([*words(2), Finish("stop")])
         stream = await rig.send()
@@ -56,7 +62,7 @@ class Stalls(Suite):
             assert stall["hold_us"] >= 1_500_000
 
     @pytest.mark.scenario("metrics/Blocked event loop")
-    @scenario("async", differs={("sees_waits", False): "the cause is `unknown`"})
+    @scenario("async", differs=UNKNOWN, attempts=ATTEMPTS, uses="watched")
     async def test_a_stall_of_the_event_loop(self, rig: Rig) -> None:
         rig.server.add([*words(100, 0.02), Finish("stop")])
 
@@ -69,9 +75,9 @@ class Stalls(Suite):
         await blocking
         stall = self._expect_stall(rig, "blocked", 1500)
         if rig.traits.sees_waits:
-            assert stall["blocked_us"] / 1000 == pytest.approx(1500, abs=100)
+            assert stall["blocked_us"] / 1000 == self.about(1500, 100)
 
-    @scenario(differs={("sees_waits", False): "the cause is `unknown`"})
+    @scenario(differs=UNKNOWN, attempts=ATTEMPTS, uses="watched")
     async def test_silence_before_the_connection_drops(self, rig: Rig) -> None:
         rig.server.add([*words(3), (1.3, Drop())])
         assert (await self.seen(rig)).failure
@@ -79,7 +85,7 @@ class Stalls(Suite):
         assert (stall["position"], stall["token_index"]) == ("tail", 3)
         assert rig.call()["status"] == "error"
 
-    @scenario(differs={("sees_waits", False): "the cause is `unknown`"})
+    @scenario(differs=UNKNOWN, attempts=ATTEMPTS, uses="watched")
     async def test_nothing_but_silence_before_the_connection_drops(self, rig: Rig) -> None:
         rig.server.add([Role(), (1.3, Drop())])
         assert (await self.seen(rig)).failure
@@ -87,7 +93,7 @@ class Stalls(Suite):
         assert (stall["position"], stall["token_index"]) == ("tail", 0)
         assert (rig.call()["status"], rig.call()["first_token_latency_ms"]) == ("error", None)
 
-    @scenario(differs={("sees_waits", False): "the cause is `unknown`"})
+    @scenario(differs=UNKNOWN, attempts=ATTEMPTS, uses="watched")
     async def test_silence_before_the_first_event(self, rig: Rig) -> None:
         rig.server.add([Role(), (1.3, Text("late")), Finish("stop")])
         await rig.read(await rig.send())
@@ -102,6 +108,6 @@ class Stalls(Suite):
     def _expect_stall(self, rig: Rig, cause: str, gap_ms: float) -> dict[str, Any]:
         (stall,) = rig.rows("select * from llm_stalls where position != 'first'")
         assert stall["cause"] == self._cause(rig, cause)
-        assert stall["gap_us"] / 1000 == pytest.approx(gap_ms, abs=ROOM_MS)
+        assert stall["gap_us"] / 1000 == self.about(gap_ms)
         assert rig.call()["stall_count"] == 1
         return stall

@@ -53,11 +53,19 @@ class Needs(NamedTuple):
         return "the driver names no hostile chunks" if self.hostile and not traits.hostile else None
 
 
-def scenario(*modes: str, differs: Mapping[tuple[str, Any], str] | None = None, **needs: Any) -> Callable[[Body], Test]:
+def scenario(
+    *modes: str,
+    uses: str = "rig",
+    attempts: int = 1,
+    differs: Mapping[tuple[str, Any], str] | None = None,
+    **needs: Any,
+) -> Callable[[Body], Test]:
     """Make a coroutine over a rig into a test.
 
     Args:
         modes: `sync`, `async`, or `once` for what does both in one go; each of the first two if none is named.
+        uses: a fixture that prepares it. One that is used by itself would be by all tests of the class put together.
+        attempts: how often it may be tried; more than once where a busy machine can make a right time look wrong.
         differs: what is expected instead of a driver that has this value of a trait.
         **needs: fields of `Needs`.
     """
@@ -76,10 +84,19 @@ def scenario(*modes: str, differs: Mapping[tuple[str, Any], str] | None = None, 
                     await rig.collect()
                     await rig.finish()
 
-            rig.run(whole())
+            for left in reversed(range(attempts)):
+                try:
+                    rig.run(whole())
+                except AssertionError:
+                    if not left:
+                        raise
+                    rig.renew()
+                else:
+                    break
             assert rig.complaints() == []
 
         marked: Any = pytest.mark.parametrize("rig", modes or BOTH, indirect=True)(test)
+        marked = pytest.mark.usefixtures(uses)(marked)
         marked.modes, marked.needs, marked.differs = modes or BOTH, Needs(**needs), differs or {}
         return marked  # type: ignore[no-any-return]
 

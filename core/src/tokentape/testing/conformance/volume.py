@@ -124,17 +124,20 @@ class OurCalls:
 
     def __init__(self) -> None:
         self.seen: set[tuple[str, str]] = set()
+        self._collects = False
 
     def __enter__(self) -> Self:
         # What earlier tests dropped would have its finalizers called here, on whichever thread the collector runs.
         gc.collect()
+        self._collects = gc.isenabled()
         gc.disable()
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
-        gc.enable()
+        if self._collects:
+            gc.enable()
 
     def _note(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and frame.f_back is not None and _is_ours(frame.f_back):
