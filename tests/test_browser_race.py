@@ -54,6 +54,7 @@ class Race:
         expect(page.locator("tape-race.is-live")).to_be_visible()
         self.at = page.locator("tape-race .replay-at")
         self.play = page.get_by_role("button", name=re.compile("^(Play|Pause)$"))
+        self.said = page.locator("tape-race > .tape-note[role=status]")
 
     def seek(self, ms: float) -> None:
         self.page.get_by_role("slider", name="Position").evaluate(
@@ -69,9 +70,6 @@ class Race:
 
     def names(self) -> list[str]:
         return self.page.get_by_role("article").get_by_role("link").all_inner_texts()
-
-    def told(self) -> str:
-        return self.page.locator("tape-race > .tape-note[role=status]").inner_text()
 
 
 @pytest.fixture
@@ -155,7 +153,7 @@ def test_the_link_opens_the_same(race, site):
     race.page.get_by_label("Speed").select_option("2")
     race.page.get_by_role("button", name="Remove quick").click()
     race.page.get_by_role("button", name="Copy link").click()
-    assert race.told() == "Copied: it opens the race as it stands here."
+    expect(race.said).to_have_text("Copied: it opens the race as it stands here.")
     link = race.page.evaluate("navigator.clipboard.readText()")
     assert parse_qs(urlsplit(link).query) == {"calls": ["LOOK,SLOW"], "t": ["2500"], "speed": ["2"]}
 
@@ -172,7 +170,7 @@ def test_a_call_joins_and_another_leaves(race):
     race.page.get_by_role("button", name="Add").click()
     expect(race.lane("more 0")).to_be_visible()
     assert race.names() == ["look", "quick", "slow", "more 0"]
-    assert race.told() == "more 0 joined."
+    expect(race.said).to_have_text("more 0 joined.")
     race.page.wait_for_url(re.compile("calls=LOOK,QUICK,SLOW,MORE0&"))
     race.page.get_by_role("button", name="Remove slow").click()
     race.page.get_by_role("button", name="Remove look").click()
@@ -180,7 +178,7 @@ def test_a_call_joins_and_another_leaves(race):
     assert race.at.inner_text().endswith("/ 600 ms")
     expect(race.play).to_be_focused()
     race.page.get_by_role("button", name="Remove quick").click()
-    assert race.told() == "A race needs two calls: add one."
+    expect(race.said).to_have_text("A race needs two calls: add one.")
 
 
 @pytest.mark.scenario("ui/Calls join and leave a race")
@@ -194,7 +192,7 @@ def test_the_newest_calls_are_offered(race):
 def test_who_cannot_join_is_told_why(race, watch):
     add = race.page.get_by_role("button", name="Add")
     field = race.page.get_by_label("another call")
-    said = race.page.locator("tape-race > .tape-note[role=status]")
+    said = race.said
     field.fill("NOBODY")
     add.click()
     expect(said).to_have_text(re.compile(r"^Not added: the API answered 404 \(.*NOBODY.*\)\.$"))
