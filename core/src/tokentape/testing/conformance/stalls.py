@@ -70,8 +70,11 @@ class Stalls(Timed):
             await asyncio.sleep(0.3)
             time.sleep(1.5)
 
+        stream = await rig.send()
+        await rig.read(stream, 1)
         blocking = asyncio.create_task(block())
-        await rig.read(await rig.send())
+        while await rig.next(stream) is not END:
+            pass
         await blocking
         stall = self._expect_stall(rig, "blocked", 1500)
         if rig.traits.sees_waits:
@@ -106,7 +109,9 @@ class Stalls(Timed):
         return cause if rig.traits.sees_waits else "unknown"
 
     def _expect_stall(self, rig: Rig, cause: str, gap_ms: float) -> dict[str, Any]:
-        (stall,) = rig.rows("select * from llm_stalls where position != 'first'")
+        stalls = rig.rows("select * from llm_stalls where position != 'first'")
+        assert len(stalls) == 1
+        stall = stalls[0]
         assert stall["cause"] == self._cause(rig, cause)
         assert stall["gap_us"] / 1000 == self.about(gap_ms)
         assert rig.call()["stall_count"] == 1
