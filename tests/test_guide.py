@@ -17,7 +17,8 @@ import pytest
 import guide_project
 from headings import section
 from tokentape import faults, heartbeat, patching, taps, transport, wrapped
-from tokentape.call import CallRecorder, Fragment, Request
+from tokentape.call import CallRecorder, Request
+from tokentape.fragments import Fragment
 from tokentape.models import Usage
 from tokentape.recorder import Recorder
 from tokentape.testing import Wire

@@ -102,7 +102,7 @@ class _FromMemory(ServedLLM):
 
     frames: int
 
-    def _client(self, kind: Any) -> Any:
+    def _connected(self, kind: Any) -> Any:
         return (answers.client if kind is openai.OpenAI else answers.async_client)(self.frames)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from . import faults
+from .fragments import Extra, Fragment, joined
 from .models import KINDS, Call, Kind, Layer, Part, Status, Usage
 
 if TYPE_CHECKING:
@@ -21,30 +22,6 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 STRIDE: Final = 4
-
-
-class Extra(NamedTuple):
-    """Stands in the part column for an event whose tokens are known."""
-
-    part: int
-    n_tokens: int | None
-    logprobs: Any
-
-
-class Fragment(NamedTuple):
-    """What one chunk adds to one part.
-
-    Attributes:
-        part: number of the part, as `CallRecorder.part` gives it.
-        text: exactly as received, not empty.
-        n_tokens: how many model tokens it holds, only if that is known.
-        logprobs: a list of plain values, never the SDK's objects.
-    """
-
-    part: int
-    text: str
-    n_tokens: int | None = None
-    logprobs: list[Any] | None = None
 
 
 @dataclass(slots=True)
@@ -268,7 +245,7 @@ class CallRecorder:
             return
         asked_ns -= self.carry_ns
         self.carry_ns = 0
-        for part, text, n_tokens, logprobs in _joined(fragments):
+        for part, text, n_tokens, logprobs in joined(fragments):
             shown: Any = part
             if n_tokens is not None or logprobs is not None:
                 self.has_extras = True
@@ -425,22 +402,6 @@ class CallRecorder:
             return None
         # These come from the iterator being wound up, not from the loop that read it.
         return None if isinstance(error, (GeneratorExit, StopIteration, StopAsyncIteration)) else error
-
-
-def _joined(fragments: list[Fragment]) -> list[Fragment]:
-    if len(fragments) <= 1:
-        return fragments
-    joined: dict[int, Fragment] = {}
-    for new in fragments:
-        old = joined.get(new.part)
-        if old is None:
-            joined[new.part] = new
-            continue
-        known = old.n_tokens is not None and new.n_tokens is not None
-        count = (old.n_tokens or 0) + (new.n_tokens or 0) if known else None
-        logprobs = [*(old.logprobs or ()), *(new.logprobs or ())] or None
-        joined[new.part] = Fragment(new.part, old.text + new.text, count, logprobs)
-    return list(joined.values())
 
 
 def _cancellation() -> BaseException | None:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from .call import CallRecorder, Fragment, Request
+from .call import CallRecorder, Request
+from .fragments import Fragment
 from .models import KINDS, Kind, Usage
 from .recorder import active
 from .taps import Reader

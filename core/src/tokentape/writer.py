@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from . import faults
-from .call import STRIDE, CallRecorder, Extra
+from .call import STRIDE, CallRecorder
 from .courtesy import give_way
+from .fragments import Extra
 from .models import Call, Mark, Run, TokenBatch
 from .outcome import Seen, finished
 from .plugins import PluginHost

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tokentape.call import CallRecorder, Fragment
+from tokentape.call import CallRecorder
+from tokentape.fragments import Fragment
 from tokentape.reading import Reading, entries, field, string, text_of
 
 # The agent asks for a tool in one event, with its arguments as an object: there is no text to keep.

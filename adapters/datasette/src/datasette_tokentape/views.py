@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote
 
+from tokentape.models import FINAL_STATUSES, KINDS
 from tokentape.shares import shares_of_run
 from tokentape.tape import Row, Tape
 from tokentape_api.answers import in_order, the_call, the_run
 from tokentape_api.cursors import key, page
 from tokentape_api.problems import Invalid, NotFound
+from tokentape_api.routes_calls import COMPARED
 
 from . import asked
 from .place import Place
@@ -23,10 +25,8 @@ RUNS: Final = 20
 CALLS: Final = 50
 EVENTS: Final = 100
 MOST: Final = 500
-STATUSES: Final = ("running", "completed", "error", "cancelled", "abandoned", "lost")
+STATUSES: Final = ("running", *FINAL_STATUSES)
 FILTERS: Final = ("q", "model", "provider", "adapter", "label", "status", "since", "until", "stalled")
-KINDS: Final = ("text", "reasoning", "tool_args", "refusal", "audio_transcript")
-COMPARED: Final = range(2, 7)
 # Shares of a call's events whose arrival is told, in percent.
 SHARES: Final = (10, 25, 50, 75, 90, 100)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tokentape.call import CallRecorder, Fragment
+from tokentape.call import CallRecorder
+from tokentape.fragments import Fragment
 from tokentape.reading import text_of
 
 from .provider_tools import provider_tool

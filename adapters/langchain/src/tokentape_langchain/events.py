@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokentape.call import CallRecorder, Fragment
+from tokentape.call import CallRecorder
+from tokentape.fragments import Fragment
 
 from .chunks import add_block, add_tool, note_finish
 

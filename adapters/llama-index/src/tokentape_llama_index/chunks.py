@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokentape.call import CallRecorder, Fragment
+from tokentape.call import CallRecorder
+from tokentape.fragments import Fragment
 from tokentape.models import Usage
 from tokentape.reading import Reading, field, string
 

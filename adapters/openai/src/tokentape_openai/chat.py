@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tokentape.call import CallRecorder, Fragment
+from tokentape.call import CallRecorder
+from tokentape.fragments import Fragment
 from tokentape.reading import entries, field, text_of
 from tokentape.stainless import plain
 

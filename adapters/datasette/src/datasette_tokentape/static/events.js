@@ -1,5 +1,6 @@
 /** A call's token events as columns, asked for once a page, and growing while the call runs. */
 
+import { ask } from "./ask.js";
 import { printed } from "./format.js";
 
 const PAGE = 100_000;
@@ -7,18 +8,6 @@ const POLL_MS = 250;
 const PATIENCE_MS = 3_000;
 /** Stands for an event without recorded text. */
 const UNKNOWN = "▪";
-
-/** Asks the API, which is at an element's `data-api`, about the tape that its `data-query` means. */
-export async function ask({ dataset }, path, parameters) {
-  const query = new URLSearchParams(dataset.query);
-  for (const [name, value] of Object.entries(parameters ?? {})) query.set(name, value);
-  const answer = await fetch(`${dataset.api}${path}?${query}`).catch(() => {
-    throw new Error("the server cannot be reached");
-  });
-  if (answer.ok) return answer.json();
-  const { detail } = await answer.json().catch(() => ({}));
-  throw new Error(`the API answered ${answer.status}${detail ? ` (${detail.replace(/\.$/, "")})` : ""}`);
-}
 
 /** How many of the first `count` values of a sorted column are not above a value. */
 export function upTo(column, count, value) {

@@ -1,7 +1,7 @@
 /** What is in flight, in any process: calls appear by themselves, grow as they stream, and stay a while when they have ended. */
 
+import { ask } from "./ask.js";
 import { make, say, TapeElement } from "./element.js";
-import { ask } from "./events.js";
 import { plural } from "./format.js";
 import { Card } from "./live-card.js";
 

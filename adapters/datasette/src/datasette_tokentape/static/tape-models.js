@@ -1,8 +1,8 @@
 /** The models side by side: how their first tokens and rates are spread, above the tables of the page. */
 
+import { ask } from "./ask.js";
 import { sketch } from "./draw.js";
 import { make, say, TapeElement } from "./element.js";
-import { ask } from "./events.js";
 import { duration, plural } from "./format.js";
 
 const HEIGHT = 78;

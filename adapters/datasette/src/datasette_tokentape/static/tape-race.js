@@ -1,9 +1,10 @@
 /** The race: two to six calls replayed on one clock, side by side. */
 
 import { Answer } from "./answer.js";
+import { ask } from "./ask.js";
 import { controls } from "./controls.js";
 import { make, say, TapeElement } from "./element.js";
-import { ask, callOf } from "./events.js";
+import { callOf } from "./events.js";
 import { duration, exact, MARKS, plural } from "./format.js";
 import { firstToken, rate } from "./numbers.js";
 import { paced, Player, TEXT_MS } from "./player.js";

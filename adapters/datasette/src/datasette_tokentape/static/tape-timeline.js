@@ -1,8 +1,8 @@
 /** The timeline: the calls of a run on its clock, or the runs of a tape, each opening its own. */
 
+import { ask } from "./ask.js";
 import { calm, make, say, TapeElement } from "./element.js";
 import { nice } from "./draw.js";
-import { ask } from "./events.js";
 import { MARKS } from "./format.js";
 import { causes, hatched, swatch } from "./legend.js";
 import { Chart } from "./timeline-chart.js";

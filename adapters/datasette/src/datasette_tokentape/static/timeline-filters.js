@@ -1,7 +1,7 @@
 /** What narrows the calls of a run: model, provider, adapter, status, stalls, the time in view, and text. */
 
+import { ask } from "./ask.js";
 import { make, say } from "./element.js";
-import { ask } from "./events.js";
 import { plural } from "./format.js";
 
 const CHOSEN = ["model", "provider", "adapter", "status"];
