@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from datasette.app import Datasette
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request
 
 from programs import eventually
 
@@ -70,3 +70,8 @@ def violations(page: Page, axe: str) -> list[str]:
     page.evaluate(axe)
     found = page.evaluate("rules => axe.run(document, {runOnly: rules})", list(RULES))["violations"]
     return [f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']]}" for one in found]
+
+
+def drag(slider: Locator, to: float) -> None:
+    """Move a slider, as if somebody dragged it there."""
+    slider.evaluate("(range, value) => { range.value = value; range.dispatchEvent(new Event('input')); }", to)
