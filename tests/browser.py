@@ -36,7 +36,7 @@ LOOPBACK = {"127.0.0.1", "localhost"}
 def pages(*tapes: Path) -> Iterator[str]:
     """The pages of tapes, in Datasette on a thread: their address, without a slash at its end."""
     app = Datasette([str(tape) for tape in tapes]).app()
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     assert eventually(lambda: server.started or not thread.is_alive(), bool, within=30)
