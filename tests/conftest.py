@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import tokentape
 from distributions import Built, build
@@ -15,6 +16,10 @@ from recordings import folder, recordings
 from tape_reader import TapeReader
 from tokentape.testing import ProviderServer
 from tokentape.testing.rig import Rig
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tokentape", deadline=None)
+settings.load_profile("tokentape")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, `nohup` with the end of the terminal, and the
 # programs that tests start would inherit it.

@@ -16,7 +16,7 @@ CAUSES: Final[Mapping[str, str]] = {
     "upstream": "waiting (provider or network)",
     "blocked": "event loop busy",
     "own": "in your code",
-    "unknown": "cause not known (events fed by hand)",
+    "unknown": "cause not known (events fed by hand, or by a framework)",
 }
 # A sign for each status, so that none is told by its colour.
 SIGNS: Final[Mapping[str, str]] = {

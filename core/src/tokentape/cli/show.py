@@ -56,8 +56,9 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
     """Show a call: how it ended, where its time went, what it said.
 
     CALL is a uid or the beginning of one, a row id, or -1 for the last call (so it is without CALL), -2 for the one
-    before it. The uid of a run shows the calls and the marks of that run, and where its time went: to the model while a
-    call was open, else to the mark that began last, else to neither. Each moment counts once.
+    before it. The uid of a run, or a name, which means the newest run of that name, shows the calls and the marks of
+    that run, and where its time went: to the model while a call was open (a framework's call counts by the requests it
+    made), else to the mark that began last, else to neither. Each moment counts once.
     """
     with opened(db) as tape:
         if not tape.calls(1):
@@ -65,7 +66,7 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
         try:
             call = tape.call(ref)
         except CallNotFound:
-            run = tape.run(ref)
+            run = tape.run(ref) or tape.run_named(ref)
             if run is None:
                 raise
             _show_run(tape, run, as_json)
@@ -81,7 +82,7 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
 def _show_call(tape: Tape, call: Row) -> None:
     events, stalls, parts = tape.events(call["id"]), tape.stalls(call["id"]), tape.parts(call["id"])
     run = tape.run(call["run_id"]) if call["run_id"] is not None else None
-    for line in (*_heading(call, run), "", *_statistics(call, stalls)):
+    for line in (*_heading(call, run), *_linked(**tape.linked(call)), "", *_statistics(call, stalls)):
         click.echo(one_line(line))
     if events:
         click.echo()
@@ -105,6 +106,13 @@ def _heading(call: Row, run: Row | None) -> Iterator[str]:
         *labels,
     ]
     yield ", ".join(fact for fact in facts if fact)
+
+
+def _linked(parent: Row | None, children: Sequence[Row]) -> Iterator[str]:
+    if parent is not None:
+        yield f"made for the {parent['layer']}'s call {parent['name']}  {parent['uid']}"
+    for child in children:
+        yield f"made the request {child['name']}  {child['uid']}"
 
 
 def _statistics(call: Row, stalls: Sequence[Row]) -> Iterator[str]:
