@@ -78,7 +78,8 @@ class Recorder:
                 call = replace(call, content_level=decided)  # type: ignore[arg-type]  # checked by the host
         if not self._keep_prompts:
             request.body = None
-        opened = CallRecorder(self, call, request, start_ns)
+        run.announced()
+        opened = CallRecorder(self, call, request, start_ns, run.lineage)
         self.queue.append(("call_started", opened))
         self.open.add(opened)
         self._last = run.last_call = opened

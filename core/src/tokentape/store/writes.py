@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import ChainMap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, repeat
 from typing import Final, NamedTuple
@@ -71,12 +71,14 @@ class End:
         halves: parts whose last event ends with half a character.
         last_event_at: when the last event came; None if none did.
         dropped: how many events of the call could not be kept.
+        labels: the call's labels, where some came after it was opened.
     """
 
     content: dict[int, str] | None
     halves: Sequence[int]
     last_event_at: str | None
     dropped: int
+    labels: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -143,7 +145,8 @@ def close_run(to: Transaction, run: Run) -> None:
     _put_run(
         to,
         run,
-        "DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at, metadata_json = excluded.metadata_json",
+        "DO UPDATE SET name = excluded.name, status = excluded.status, ended_at = excluded.ended_at, "
+        "metadata_json = excluded.metadata_json",
     )
     to.runs[run.uid] = None
 
@@ -186,9 +189,14 @@ def add_events(to: Transaction, call: Call, run: Run | None, events: Events) -> 
 def close_call(to: Transaction, call: FinishedCall, run: Run | None, end: End) -> None:
     """Note how a call ended, with its parts and stalls."""
     call_id, _ = open_call(to, call, run)
-    ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped}
+    ours: rows.Row = {"last_event_at": end.last_event_at, "dropped_count": end.dropped}
     if end.dropped:
         ours["events_kept"] = "dropped"
+    if end.labels is not None:
+        ours["labels_json"] = rows.labels_json(end.labels)
+        _put_labels(
+            to.connection, call_id, end.labels, "ON CONFLICT (call_id, key) DO UPDATE SET value = excluded.value"
+        )
     update_call(to.connection, call_id, rows.finished_row(call) | ours)
     for part in end.halves:
         _end_with_replacement(to.connection, call_id, part)
@@ -228,7 +236,7 @@ def _add_call(to: Transaction, call: Call) -> CallRow:
             ).fetchone()
         )
     call_id = int(added.lastrowid or 0)
-    insert_many(to.connection, LABELS, [(call_id, *label) for label in rows.label_rows(call.labels)])
+    _put_labels(to.connection, call_id, call.labels)
     return CallRow(call_id, 0)
 
 
@@ -242,6 +250,10 @@ def _insert_tokens(connection: sqlite3.Connection, call_id: int, first: int, eve
 def _put_run(to: Transaction, run: Run, on_conflict: str) -> None:
     row = rows.run_row(run) | {"process_id": to.process_id}
     _insert(to.connection, "runs", row, f"ON CONFLICT (uid) {on_conflict}")
+
+
+def _put_labels(connection: sqlite3.Connection, call_id: int, labels: Mapping[str, str], on_conflict: str = "") -> None:
+    insert_many(connection, LABELS, [(call_id, *label) for label in rows.label_rows(labels)], on_conflict)
 
 
 def _put_parts(connection: sqlite3.Connection, call_id: int, parts: Iterable[rows.Row], on_conflict: str) -> None:
