@@ -23,7 +23,8 @@ WORDS = [Text(f"word{i} ") for i in range(5)]
 ANSWER = "word0 word1 word2 word3 word4 "
 REQUESTS = """
 select r.name, parent.name as parent, parent.parent_id as above, c.status, c.event_count, l.value as request_id,
-  json_extract(r.metadata_json, '$.request_id') as of_run, r.status as run_status, r.process_id = c.process_id as at_home
+  json_extract(r.metadata_json, '$.request_id') as of_run, r.status as run_status,
+  r.process_id = c.process_id as at_home
 from llm_calls c join runs r on r.id = c.run_id join runs parent on parent.id = r.parent_id
   left join call_labels l on l.call_id = c.id and l.key = 'request_id'
 order by l.value
@@ -84,3 +85,165 @@ def test_each_request_has_a_run(server: ProviderServer, tmp_path: Path, code: st
     assert served.rows("select count(*) as n from runs where parent_id is not null") == [{"n": 6}]
     assert served.rows("pragma integrity_check") == [{"integrity_check": "ok"}]
     assert b"s3cret" not in b"".join(path.read_bytes() for path in tmp_path.glob("tape.db*"))
+
+
+@contextmanager
+def streaming(client: httpx.Client, path: str, words: int) -> Iterator[httpx.Response]:
+    """An answer of which so many words have arrived; it is left in the middle."""
+    with client.stream("POST", path) as response:
+        seen = ""
+        pieces = response.iter_text()
+        while seen.count(" ") < words:
+            seen += next(pieces)
+        yield response
+
+
+@pytest.mark.scenario("capture/Client that leaves")
+@pytest.mark.parametrize(
+    ("code", "command", "path"),
+    [
+        pytest.param(FASTAPI, web_apps.UVICORN, "/chat", id="FastAPI, asynchronous"),
+        pytest.param(FASTAPI, web_apps.PRELOADED_UVICORN, "/chat", id="FastAPI, gunicorn with uvicorn workers"),
+        pytest.param(FLASK, web_apps.PRELOADED_SYNC, "/chat", id="Flask, gunicorn"),
+        pytest.param(FLASK, web_apps.PRELOADED_THREADS, "/chat", id="Flask, gunicorn with threads"),
+    ],
+)
+def test_a_client_that_leaves_is_noted_on_its_call(
+    server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...], path: str
+) -> None:
+    many = [(0.02, Text(f"word{i} ")) for i in range(500)]
+    server.add([*many, Finish("stop")], [*WORDS, Finish("stop")])
+    with Served(tmp_path, code, command, server.url, {"TOKENTAPE_FLUSH_MS": "20"}) as served:
+        with served.client() as client, streaming(client, path, words=3):
+            pass
+        calls = "select count(*) as n from llm_calls where status not in ('running', 'lost')"
+        served.eventually(calls, [{"n": 1}])
+        with served.client() as client:
+            assert client.post("/chat").text == ANSWER
+        served.stop()
+
+    left, stayed = served.rows("select id, status, event_count, labels_json from llm_calls order by id")
+    assert left["status"] in {"cancelled", "abandoned"}
+    assert 3 <= left["event_count"] < 500
+    assert left["labels_json"] == '{"client": "disconnected"}'
+    assert (stayed["status"], stayed["labels_json"]) == ("completed", None)
+    assert served.rows("select call_id, key, value from call_labels") == [
+        {"call_id": left["id"], "key": "client", "value": "disconnected"}
+    ]
+    runs = served.rows(
+        "select r.status, json_extract(r.metadata_json, '$.client') as client from runs r "
+        "join llm_calls c on c.run_id = r.id order by c.id"
+    )
+    assert runs == [{"status": "completed", "client": "disconnected"}, {"status": "completed", "client": None}]
+
+
+def test_a_client_that_leaves_is_noted_while_its_call_is_still_open(server: ProviderServer, tmp_path: Path) -> None:
+    """A generator that runs in a thread is not closed when the client goes: its stream ends when it is collected."""
+    many = [(0.02, Text(f"word{i} ")) for i in range(500)]
+    server.add([*many, Finish("stop")])
+    with Served(tmp_path, FASTAPI, web_apps.UVICORN, server.url, {"TOKENTAPE_FLUSH_MS": "20"}) as served:
+        with served.client() as client, streaming(client, "/chat-in-threads", words=3):
+            pass
+        served.eventually("select key, value from call_labels", [{"key": "client", "value": "disconnected"}])
+        served.stop()
+    (call,) = served.rows("select event_count, labels_json from llm_calls")
+    assert 3 <= call["event_count"] < 500
+    assert call["labels_json"] == '{"client": "disconnected"}'
+
+
+@EACH_KIND
+@pytest.mark.scenario("capture/Run through background tasks")
+def test_a_run_lasts_through_background_tasks(
+    server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]
+) -> None:
+    server.add(Script([*WORDS, Finish("stop")], model="gpt-x", repeat=True))
+    slow = [(0.2, Text("later "))] * 3
+    server.add(Script([*slow, Finish("stop")], model="gpt-background", repeat=True))
+    with Served(tmp_path, code, command, server.url) as served:
+        with served.client() as client:
+            assert ANSWER in client.get("/v1/threads/17/title?q=x").text
+        served.eventually("select count(*) as n from llm_calls where status = 'completed'", [{"n": 2}])
+        served.stop()
+
+    rule = {FASTAPI: "{thread_id}", FLASK: "<int:thread_id>"}[code]
+    assert served.rows(
+        "select r.name, r.status, count(*) as calls, group_concat(c.request_model) as models, "
+        "r.ended_at >= max(c.ended_at) as lasts, r.started_at <= min(c.started_at) as begins "
+        "from runs r join llm_calls c on c.run_id = r.id group by r.id"
+    ) == [
+        {
+            "name": f"GET /v1/threads/{rule}/title",
+            "status": "completed",
+            "calls": 2,
+            "models": "gpt-x,gpt-background",
+            "lasts": 1,
+            "begins": 1,
+        }
+    ]
+
+
+@EACH_KIND
+@pytest.mark.scenario("capture/Failed request")
+def test_a_request_that_fails(server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]) -> None:
+    server.add([*WORDS, Finish("stop")])
+    with Served(tmp_path, code, command, server.url) as served:
+        with served.client() as client:
+            assert client.post("/fails").status_code == 500
+        served.stop()
+
+    assert "ValueError: of the program" in served.log
+    # Starlette answers for an application that failed outside of all middleware.
+    metadata = {FASTAPI: None, FLASK: '{"http_status": 500}'}[code]
+    assert served.rows(
+        "select r.name, r.status, r.metadata_json, c.status as call from runs r join llm_calls c on c.run_id = r.id"
+    ) == [{"name": "POST /fails", "status": "error", "metadata_json": metadata, "call": "completed"}]
+
+
+@EACH_KIND
+@pytest.mark.scenario("capture/Killed worker")
+def test_a_killed_worker_loses_no_more_than_the_flush_interval(
+    server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]
+) -> None:
+    never = threading.Event()
+    server.add([*WORDS, WaitFor(never, timeout=60)], [*WORDS, Finish("stop")])
+    running = "select c.status, c.event_count from llm_calls c order by c.id"
+    with Served(tmp_path, code, command, server.url, {"TOKENTAPE_FLUSH_MS": "50"}) as served:
+        with served.client() as client, streaming(client, "/chat", words=4):
+            served.eventually(running, [{"status": "running", "event_count": 5}])
+            worker = served.rows("select p.pid from llm_calls c join processes p on p.id = c.process_id")[0]["pid"]
+            assert worker != served.process.pid
+            os.kill(worker, signal.SIGKILL)
+        with served.client() as client:
+            assert client.post("/chat").text == ANSWER
+        served.stop()
+
+    # The process that recorded next has found what the killed one left.
+    lost, next_one = served.rows(
+        "select c.status, c.event_count, c.inter_chunk_max_ms is not null as measured, p.content, r.name, "
+        "r.status as run from llm_calls c join llm_parts p on p.call_id = c.id join runs r on r.id = c.run_id "
+        "order by c.id"
+    )
+    assert lost == {
+        "status": "lost",
+        "event_count": 5,
+        "measured": 1,
+        "content": ANSWER,
+        "name": "POST /chat",
+        "run": "lost",
+    }
+    assert next_one["status"] == "completed"
+    assert served.rows("pragma integrity_check") == [{"integrity_check": "ok"}]
+
+
+@pytest.mark.scenario("capture/Middleware while off")
+@EACH_KIND
+def test_an_application_that_is_not_recorded(
+    server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]
+) -> None:
+    server.add([*WORDS, Finish("stop")])
+    with Served(tmp_path, code, command, server.url, {"TOKENTAPE_DISABLED": "1"}) as served:
+        with served.client() as client:
+            assert client.post("/chat").text == ANSWER
+        served.stop()
+    assert not served.tape.exists()
+    assert "tokentape" not in served.log

@@ -32,14 +32,16 @@ client = openai.AsyncOpenAI(base_url=os.environ["SERVER"], api_key="none", max_r
 blocking = openai.OpenAI(base_url=os.environ["SERVER"], api_key="none", max_retries=0)
 
 async def stream_async(model):
-    async for chunk in await client.chat.completions.create(model=model, messages=[], stream=True):
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
+    async with await client.chat.completions.create(model=model, messages=[], stream=True) as stream:
+        async for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
 
 def stream(model):
-    for chunk in blocking.chat.completions.create(model=model, messages=[], stream=True):
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
+    with blocking.chat.completions.create(model=model, messages=[], stream=True) as stream:
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
 
 @app.post("/chat")
 async def chat(model: str = "gpt-x"):
@@ -81,9 +83,10 @@ app.wsgi_app = RunPerRequest(app.wsgi_app)
 client = openai.OpenAI(base_url=os.environ["SERVER"], api_key="none", max_retries=0)
 
 def stream(model):
-    for chunk in client.chat.completions.create(model=model, messages=[], stream=True):
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
+    with client.chat.completions.create(model=model, messages=[], stream=True) as stream:
+        for chunk in stream:
+            if chunk.choices and chunk.choices[0].delta.content:
+                yield chunk.choices[0].delta.content
 
 @app.post("/chat")
 def chat():
@@ -168,7 +171,7 @@ class Served:
     def eventually(self, sql: str, expected: list[dict[str, Any]]) -> None:
         """Wait until a query finds this."""
         seen = eventually(lambda: self.rows(sql) if self.tape.exists() else [], lambda rows: rows == expected, 30)
-        assert seen == expected, self.log
+        assert seen == expected, (seen, self.log)
 
     def stop(self) -> int:
         """Ask it to stop, and wait for it; its exit code."""

@@ -91,7 +91,7 @@ class CallRecorder:
         tail_wait_ns: the time inside the last `next()`, which brought the end.
         raw: bytes that the program reads itself, to be read as events on the writer thread.
         runs: uids of the runs it was opened in, from the inside out.
-        noted: labels that came after it was opened.
+        noted: labels that came after it was opened; only ever added to.
     """
 
     __slots__ = (

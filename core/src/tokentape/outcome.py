@@ -44,8 +44,7 @@ def finished(call: Call, recorded: CallRecorder, seen: Seen, stall_ms: float) ->
     private = call.content_level == "timings"
     message = None if private else recorded.error_message
     return FinishedCall(
-        **{f.name: getattr(call, f.name) for f in fields(Call)}
-        | {"streaming": recorded.call.streaming, "labels": {**call.labels, **recorded.noted}},
+        **{f.name: getattr(call, f.name) for f in fields(Call)} | {"streaming": recorded.call.streaming},
         status=recorded.status,
         ended_us=timings.end_us,
         finish_reason=_finish_reason(recorded.finish_reasons),

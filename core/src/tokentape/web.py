@@ -39,7 +39,7 @@ class RequestRun(RunHandle):
 
     def __init__(self, recorder: Recorder, named: Callable[[], str], request_id: str | None) -> None:
         super().__init__(named()[:MAX_NAME_CHARS])
-        self.http_status: int | None = None
+        self._http_status: int | None = None
         self._named = named
         self._metadata: dict[str, Any] = {}
         self._outer = context.RUN.get()
@@ -63,6 +63,11 @@ class RequestRun(RunHandle):
     def inside(self) -> _Inside:
         """A block in which code of the request runs; what a block leaves open, such as a run, is open in the next."""
         return _Inside(self)
+
+    def answers(self, http_status: int | None) -> None:
+        """The answer begins: by now the route is known, if it ever will be."""
+        self._http_status = http_status
+        self._describe()
 
     def client_left(self) -> None:
         """The client is gone before it had its whole answer: noted on the calls that are open in the request."""
@@ -97,8 +102,8 @@ class RequestRun(RunHandle):
     def _describe(self) -> None:
         with faults.guard("web request", "the name of a request's run"):
             self.name = self._named()[:MAX_NAME_CHARS]
-        if self.http_status is not None:
-            self._metadata["http_status"] = self.http_status
+        if self._http_status is not None:
+            self._metadata["http_status"] = self._http_status
         if self._client_left:
             self._metadata["client"] = "disconnected"
         self.metadata = dict(self._metadata)
@@ -107,7 +112,7 @@ class RequestRun(RunHandle):
         if self._client_left:
             return "completed"  # what is raised because nobody is left to answer is no failure
         failed = error is not None and not is_an_end(error)
-        return "error" if failed or (self.http_status or 0) >= SERVER_ERROR else "completed"
+        return "error" if failed or (self._http_status or 0) >= SERVER_ERROR else "completed"
 
 
 class _Inside:

@@ -36,7 +36,7 @@ class RunPerRequest:
 
         def start(status: str, *more: Any) -> Any:
             with faults.guard("web request", "the status of an answer"):
-                run.http_status = int(status.split(maxsplit=1)[0])
+                run.answers(int(status.split(maxsplit=1)[0]))
             return start_response(status, *more)
 
         try:
@@ -54,7 +54,7 @@ class RunPerRequest:
         with faults.guard("web request", "the run of a request"):
             recorder = active()
             if recorder is not None:
-                return RequestRun(recorder, lambda: _name(environ), environ.get(self._request_id_key))
+                return RequestRun(recorder, _Name(environ), environ.get(self._request_id_key))
         return None
 
 
@@ -117,10 +117,25 @@ def _is_leaving(error: BaseException | None) -> bool:
     return isinstance(error, (SystemExit, KeyboardInterrupt))
 
 
-def _name(environ: dict[str, Any]) -> str:
-    """Method and route; Flask's request, which is in the environment, knows its rule once it was found."""
-    rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
-    path = environ.get("PATH_INFO") or "/"
-    # A path comes as bytes that were read as Latin-1.
-    known = rule.rule if rule is not None else pattern(path.encode("latin-1", "replace").decode("utf-8", "replace"))
-    return f"{environ.get('REQUEST_METHOD', '')} {known}"
+class _Name:
+    """Tells method and route of a request; for a while Flask's own request, in the environment, knows its rule.
+
+    Args:
+        environ: of the request.
+    """
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self._rule: str | None = None
+
+    def __call__(self) -> str:
+        # Gone again before the body is streamed.
+        rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
+        if rule is not None:
+            self._rule = rule.rule
+        return f"{self._environ.get('REQUEST_METHOD', '')} {self._rule or self._path()}"
+
+    def _path(self) -> str:
+        # Comes as bytes that were read as Latin-1.
+        path = str(self._environ.get("PATH_INFO") or "/")
+        return pattern(path.encode("latin-1", "replace").decode("utf-8", "replace"))

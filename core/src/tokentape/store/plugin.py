@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,13 +28,11 @@ class _Live:
 
     Attributes:
         text: None where none is stored.
-        labels: those it was opened with.
         held: the operation with events of the call that was added last, what it holds, and in which round that was.
     """
 
     run: Run | None
     text: CallText | None
-    labels: Mapping[str, str]
     dropped: int = 0
     last_event_at: str | None = None
     held: tuple[Operation, writes.Events, int] | None = None
@@ -115,7 +112,7 @@ class SQLiteStore:
         if self._has_room():
             keeps_text = call.sampled and call.content_level != "timings"
             run = self._runs.get(call.run_uid)
-            self._live[call.uid] = _Live(run, CallText() if keeps_text else None, call.labels)
+            self._live[call.uid] = _Live(run, CallText() if keeps_text else None)
             self._add("a call", partial(writes.open_call, call=call, run=run))
 
     @hookimpl
@@ -137,6 +134,13 @@ class SQLiteStore:
                 self._committer.commit()
 
     @hookimpl
+    def tokentape_call_labelled(self, call: Call) -> None:
+        """Put the call's labels in the place of those it had."""
+        live = self._live.get(call.uid)
+        if live is not None and self._has_room():
+            self._add("labels of a call", partial(writes.relabel_call, call=call, run=live.run))
+
+    @hookimpl
     def tokentape_call_finished(self, call: FinishedCall) -> None:
         """Note how the call ended, with its numbers, parts and stalls."""
         live = self._live.pop(call.uid, None)
@@ -150,7 +154,6 @@ class SQLiteStore:
             content={p.part: text.content(p.part) for p in call.parts} if text is not None else None,
             last_event_at=live.last_event_at,
             dropped=live.dropped,
-            labels=call.labels if call.labels != live.labels else None,
         )
         self._add("the end of a call", partial(writes.close_call, call=call, run=live.run, end=end))
 

@@ -71,14 +71,12 @@ class End:
         halves: parts whose last event ends with half a character.
         last_event_at: when the last event came; None if none did.
         dropped: how many events of the call could not be kept.
-        labels: the call's labels, where some came after it was opened.
     """
 
     content: dict[int, str] | None
     halves: Sequence[int]
     last_event_at: str | None
     dropped: int
-    labels: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -186,17 +184,19 @@ def add_events(to: Transaction, call: Call, run: Run | None, events: Events) -> 
         )
 
 
+def relabel_call(to: Transaction, call: Call, run: Run | None) -> None:
+    """Note labels that a call got while it was running."""
+    call_id, _ = open_call(to, call, run)
+    update_call(to.connection, call_id, {"labels_json": rows.labels_json(call.labels)})
+    _put_labels(to.connection, call_id, call.labels, "ON CONFLICT (call_id, key) DO UPDATE SET value = excluded.value")
+
+
 def close_call(to: Transaction, call: FinishedCall, run: Run | None, end: End) -> None:
     """Note how a call ended, with its parts and stalls."""
     call_id, _ = open_call(to, call, run)
-    ours: rows.Row = {"last_event_at": end.last_event_at, "dropped_count": end.dropped}
+    ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped}
     if end.dropped:
         ours["events_kept"] = "dropped"
-    if end.labels is not None:
-        ours["labels_json"] = rows.labels_json(end.labels)
-        _put_labels(
-            to.connection, call_id, end.labels, "ON CONFLICT (call_id, key) DO UPDATE SET value = excluded.value"
-        )
     update_call(to.connection, call_id, rows.finished_row(call) | ours)
     for part in end.halves:
         _end_with_replacement(to.connection, call_id, part)
