@@ -152,54 +152,6 @@ def test_a_client_that_leaves_is_noted_while_its_call_is_still_open(server: Prov
 
 
 @EACH_KIND
-@pytest.mark.scenario("capture/Run through background tasks")
-def test_a_run_lasts_through_background_tasks(
-    server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]
-) -> None:
-    server.add(Script([*WORDS, Finish("stop")], model="gpt-x", repeat=True))
-    slow = [(0.2, Text("later "))] * 3
-    server.add(Script([*slow, Finish("stop")], model="gpt-background", repeat=True))
-    with Served(tmp_path, code, command, server.url) as served:
-        with served.client() as client:
-            assert ANSWER in client.get("/v1/threads/17/title?q=x").text
-        served.eventually("select count(*) as n from llm_calls where status = 'completed'", [{"n": 2}])
-        served.stop()
-
-    rule = {FASTAPI: "{thread_id}", FLASK: "<int:thread_id>"}[code]
-    assert served.rows(
-        "select r.name, r.status, count(*) as calls, group_concat(c.request_model) as models, "
-        "r.ended_at >= max(c.ended_at) as lasts, r.started_at <= min(c.started_at) as begins "
-        "from runs r join llm_calls c on c.run_id = r.id group by r.id"
-    ) == [
-        {
-            "name": f"GET /v1/threads/{rule}/title",
-            "status": "completed",
-            "calls": 2,
-            "models": "gpt-x,gpt-background",
-            "lasts": 1,
-            "begins": 1,
-        }
-    ]
-
-
-@EACH_KIND
-@pytest.mark.scenario("capture/Failed request")
-def test_a_request_that_fails(server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]) -> None:
-    server.add([*WORDS, Finish("stop")])
-    with Served(tmp_path, code, command, server.url) as served:
-        with served.client() as client:
-            assert client.post("/fails").status_code == 500
-        served.stop()
-
-    assert "ValueError: of the program" in served.log
-    # Starlette answers for an application that failed outside of all middleware.
-    metadata = {FASTAPI: None, FLASK: '{"http_status": 500}'}[code]
-    assert served.rows(
-        "select r.name, r.status, r.metadata_json, c.status as call from runs r join llm_calls c on c.run_id = r.id"
-    ) == [{"name": "POST /fails", "status": "error", "metadata_json": metadata, "call": "completed"}]
-
-
-@EACH_KIND
 @pytest.mark.scenario("capture/Killed worker")
 def test_a_killed_worker_loses_no_more_than_the_flush_interval(
     server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]
@@ -233,17 +185,3 @@ def test_a_killed_worker_loses_no_more_than_the_flush_interval(
     }
     assert next_one["status"] == "completed"
     assert served.rows("pragma integrity_check") == [{"integrity_check": "ok"}]
-
-
-@pytest.mark.scenario("capture/Middleware while off")
-@EACH_KIND
-def test_an_application_that_is_not_recorded(
-    server: ProviderServer, tmp_path: Path, code: str, command: tuple[str, ...]
-) -> None:
-    server.add([*WORDS, Finish("stop")])
-    with Served(tmp_path, code, command, server.url, {"TOKENTAPE_DISABLED": "1"}) as served:
-        with served.client() as client:
-            assert client.post("/chat").text == ANSWER
-        served.stop()
-    assert not served.tape.exists()
-    assert "tokentape" not in served.log
