@@ -222,10 +222,18 @@ async def test_what_was_recorded_is_written_before_the_server_may_stop(tmp_path:
 
     async def send(message: dict[str, Any]) -> None:
         with sqlite3.connect(tmp_path / "tape.db") as db:
-            statuses.append((message["type"], db.execute("select status from llm_calls").fetchall()))
+            found = db.execute("select c.status, r.status from llm_calls c join runs r on r.id = c.run_id").fetchall()
+            statuses.append((message["type"], found))
 
     await asgi.RunPerRequest(app)({"type": "lifespan"}, nothing_more, send)
-    assert statuses[1] == ("lifespan.shutdown.complete", [("completed",)])
+    assert statuses == [
+        ("lifespan.startup.complete", []),
+        ("lifespan.shutdown.complete", [("completed", "completed")]),
+    ]
+    # A program may go on after its server.
+    call("later")
+    assert tokentape.flush()
+    assert TapeReader(tmp_path / "tape.db").rows("select name, status from runs order by id")[1]["status"] == "running"
 
 
 @pytest.mark.scenario("capture/Run per request")
@@ -255,6 +263,22 @@ async def test_the_request_id_is_on_every_call(tape: TapeReader, header: str, re
     ]
     call()
     assert tape.calls()[-1]["labels_json"] is None
+
+
+async def test_a_route_that_is_found_after_the_first_call_names_the_run_at_its_end(tape: TapeReader) -> None:
+    class Route:
+        endpoint = None
+        path_format = "/items/{item}"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        call()
+        tokentape.flush()
+        names.extend(row["name"] for row in tape.rows(RUNS))
+        scope |= {"route": Route(), "path_params": {"item": "a"}}
+
+    names: list[str] = []
+    await asgi.RunPerRequest(app)(http("/items/a"), nothing_more, Sent())
+    assert (names, [row["name"] for row in tape.rows(RUNS)]) == (["POST /items/a"], ["POST /items/{item}"])
 
 
 @pytest.mark.parametrize("length", [0, 5000])

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="gunicorn needs POSIX
 WORDS = [Text(f"word{i} ") for i in range(5)]
 ANSWER = "word0 word1 word2 word3 word4 "
 REQUESTS = """
-select r.name, parent.name as parent, parent.parent_id as above, c.status, c.event_count, l.value as request_id,
-  json_extract(r.metadata_json, '$.request_id') as of_run, r.status as run_status,
+select r.name, parent.name as parent, parent.status as of_process, parent.parent_id as above, c.status, c.event_count,
+  l.value as request_id, json_extract(r.metadata_json, '$.request_id') as of_run, r.status as run_status,
   r.process_id = c.process_id as at_home
 from llm_calls c join runs r on r.id = c.run_id join runs parent on parent.id = r.parent_id
   left join call_labels l on l.call_id = c.id and l.key = 'request_id'
@@ -71,6 +71,7 @@ def test_each_request_has_a_run(server: ProviderServer, tmp_path: Path, code: st
         {
             "name": "POST /chat",
             "parent": served.rows("select name from processes")[0]["name"],
+            "of_process": "completed",
             "above": None,
             "status": "completed",
             "event_count": 5,

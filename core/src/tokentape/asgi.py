@@ -113,7 +113,7 @@ def _flushing(send: Send) -> Send:
     async def flush_and_send(message: Message) -> None:
         if str(message.get("type")).startswith("lifespan.shutdown."):
             with faults.guard("web request", "what was recorded last"):
-                recording.flush()
+                recording.finish_serving()
         await send(message)
 
     return flush_and_send
