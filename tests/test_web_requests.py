@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.util import FileWrapper, setup_testing_defaults
 
+import flask
 import httpx
 import pytest
 
@@ -115,6 +116,18 @@ async def test_a_run_lasts_through_background_tasks(
             "begins": 1,
         }
     ]
+
+
+def test_the_route_of_a_streamed_answer_is_known_although_flask_forgets_it(tape: TapeReader) -> None:
+    def stream() -> Iterator[bytes]:
+        call()
+        yield b"Hi"
+
+    app = flask.Flask("app")
+    app.wsgi_app = wsgi.RunPerRequest(app.wsgi_app)
+    app.add_url_rule("/threads/<name>/stream", view_func=lambda name: flask.Response(stream()))
+    assert app.test_client().get("/threads/mine/stream").data == b"Hi"
+    assert [row["name"] for row in tape.rows(RUNS)] == ["GET /threads/<name>/stream"]
 
 
 @pytest.mark.scenario("capture/Failed request")

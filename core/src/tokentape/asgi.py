@@ -90,7 +90,7 @@ class _Exchange:
             self._run.client_left()
             raise
         if message.get("type") == "http.response.start":
-            self._run.answers(message.get("status"))
+            self._run.http_status = message.get("status")
         elif message.get("type") == "http.response.body" and not message.get("more_body"):
             self._is_answered = True
 

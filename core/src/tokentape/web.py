@@ -23,8 +23,9 @@ MAX_NAME_CHARS: Final = 200
 MAX_REQUEST_ID_CHARS: Final = 200
 SERVER_ERROR: Final = 500
 
+MAX_WORD_CHARS: Final = 40
 # Digits alone, three of them anywhere, an address, or longer than words are.
-_ID: Final = re.compile(r"\d+|(?:[^\d]*\d){3}.*|.*@.*|.{41,}", re.DOTALL)
+_ID: Final = re.compile(rf"\d+|(?:[^\d]*\d){{3}}.*|.*@.*|.{{{MAX_WORD_CHARS + 1},}}", re.DOTALL)
 _PARAMETER: Final = re.compile(r"\\\{(\w+)\\\}")
 
 
@@ -35,11 +36,14 @@ class RequestRun(RunHandle):
         recorder: what is recording.
         named: tells the request's method and route as far as they are known; asked again when more may be known.
         request_id: becomes the label `request_id` of the calls inside, and metadata of the run.
+
+    Attributes:
+        http_status: of the answer, once it has begun.
     """
 
     def __init__(self, recorder: Recorder, named: Callable[[], str], request_id: str | None) -> None:
         super().__init__(named()[:MAX_NAME_CHARS])
-        self._http_status: int | None = None
+        self.http_status: int | None = None
         self._named = named
         self._metadata: dict[str, Any] = {}
         self._outer = context.RUN.get()
@@ -63,11 +67,6 @@ class RequestRun(RunHandle):
     def inside(self) -> _Inside:
         """A block in which code of the request runs; what a block leaves open, such as a run, is open in the next."""
         return _Inside(self)
-
-    def answers(self, http_status: int | None) -> None:
-        """The answer begins: by now the route is known, if it ever will be."""
-        self._http_status = http_status
-        self._describe()
 
     def client_left(self) -> None:
         """The client is gone before it had its whole answer: noted on the calls that are open in the request."""
@@ -102,8 +101,8 @@ class RequestRun(RunHandle):
     def _describe(self) -> None:
         with faults.guard("web request", "the name of a request's run"):
             self.name = self._named()[:MAX_NAME_CHARS]
-        if self._http_status is not None:
-            self._metadata["http_status"] = self._http_status
+        if self.http_status is not None:
+            self._metadata["http_status"] = self.http_status
         if self._client_left:
             self._metadata["client"] = "disconnected"
         self.metadata = dict(self._metadata)
@@ -112,7 +111,7 @@ class RequestRun(RunHandle):
         if self._client_left:
             return "completed"  # what is raised because nobody is left to answer is no failure
         failed = error is not None and not is_an_end(error)
-        return "error" if failed or (self._http_status or 0) >= SERVER_ERROR else "completed"
+        return "error" if failed or (self.http_status or 0) >= SERVER_ERROR else "completed"
 
 
 class _Inside:
@@ -164,4 +163,7 @@ def _without_ids(path: str, parameters: Mapping[str, Any] | None) -> str:
 def _segment(segment: str, names: Mapping[str, str]) -> str:
     if segment in names:
         return f"{{{names[segment]}}}"
+    # Most are plain words, which need no closer look.
+    if segment.isalpha() and len(segment) <= MAX_WORD_CHARS:
+        return segment
     return "{id}" if _ID.fullmatch(segment) else segment

@@ -30,13 +30,15 @@ class RunPerRequest:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        run = self._run_of(environ)
+        named = _Name(environ)
+        run = self._run_of(environ, named)
         if run is None:
             return self.app(environ, start_response)
 
         def start(status: str, *more: Any) -> Any:
             with faults.guard("web request", "the status of an answer"):
-                run.answers(int(status.split(maxsplit=1)[0]))
+                named.look()
+                run.http_status = int(status.split(maxsplit=1)[0])
             return start_response(status, *more)
 
         try:
@@ -50,11 +52,11 @@ class RunPerRequest:
             run.finish(error)
             raise
 
-    def _run_of(self, environ: dict[str, Any]) -> RequestRun | None:
+    def _run_of(self, environ: dict[str, Any], named: _Name) -> RequestRun | None:
         with faults.guard("web request", "the run of a request"):
             recorder = active()
             if recorder is not None:
-                return RequestRun(recorder, _Name(environ), environ.get(self._request_id_key))
+                return RequestRun(recorder, named, environ.get(self._request_id_key))
         return None
 
 
@@ -128,11 +130,14 @@ class _Name:
         self._environ = environ
         self._rule: str | None = None
 
-    def __call__(self) -> str:
-        # Gone again before the body is streamed.
+    def look(self) -> None:
+        """Take the route while it can be seen: it is gone before the body is streamed."""
         rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
         if rule is not None:
             self._rule = rule.rule
+
+    def __call__(self) -> str:
+        self.look()
         return f"{self._environ.get('REQUEST_METHOD', '')} {self._rule or self._path()}"
 
     def _path(self) -> str:
