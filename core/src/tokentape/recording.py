@@ -88,10 +88,17 @@ class _Session:
         for call in list(self.recorder.open):
             with faults.guard("disable", "how a call ended"):
                 call.end("abandoned")
-        self._end_run()
+        self.end_run()
         recorder.activate(None)
         self.writer.stop(EXIT_TIMEOUT_S)
         self.host.call("tokentape_shutdown")
+
+    def end_run(self) -> None:
+        """Close the run of the process, unless it is another's; what is recorded later gets a new one."""
+        # An inherited run goes on after this process; whoever opened it closes it.
+        if self._process_run is not None and not self._inherits_run:
+            ended, self._process_run = self._process_run, None
+            ended.end("completed")
 
     def forked(self) -> None:
         """Start anew in a forked child, without thread, queue and connection of the parent."""
@@ -130,11 +137,6 @@ class _Session:
                 opened.start(None)
                 self._process_run = opened
             return self._process_run
-
-    def _end_run(self) -> None:
-        # An inherited run goes on after this process; whoever opened it closes it.
-        if self._process_run is not None and not self._inherits_run:
-            self._process_run.end("completed")
 
 
 def enable(*, clock: Clock = SYSTEM_CLOCK, **keywords: Any) -> None:
@@ -193,6 +195,15 @@ def flush(timeout: float = EXIT_TIMEOUT_S) -> bool:
     """
     session = _session
     return session.writer.flush(timeout) if session is not None else True
+
+
+def finish_serving() -> None:
+    """A server has done its work, and the process may end without exit handlers: close its run, write everything."""
+    with _lock:
+        session = _session
+        if session is not None:
+            session.end_run()
+    flush()
 
 
 def register(plugin: object) -> None:

@@ -43,6 +43,7 @@ class _Live:
     call: Call
     redactor: CallRedactor | None
     parts: int = 0
+    noted: int = 0
     seen: Seen = field(default_factory=Seen)
 
 
@@ -189,6 +190,7 @@ class Writer:
         try:
             self._take_queue()
             for recorded, live in list(self._live.items()):
+                self._take_labels(recorded, live)
                 self._take_events(recorded, live)
             self._host.call("tokentape_flush")
         except Exception as fault:
@@ -225,6 +227,7 @@ class Writer:
         live = self._live.pop(recorded, None)
         if live is None:
             return
+        self._take_labels(recorded, live)
         self._take_events(recorded, live)
         with faults.guard(f"{recorded.call.adapter} adapter", "a call's usage"):
             recorded.conclude()
@@ -234,6 +237,14 @@ class Writer:
         if call.error_message and call.content_level == "redacted":
             call = replace(call, error_message=self._mask(call.error_message))
         self._host.call("tokentape_call_finished", call=call)
+
+    def _take_labels(self, recorded: CallRecorder, live: _Live) -> None:
+        """Take the labels that a call got since it was announced."""
+        if len(recorded.noted) > live.noted:
+            noted = dict(recorded.noted)
+            live.noted = len(noted)
+            live.call = replace(live.call, labels={**live.call.labels, **self._mask(noted)})
+            self._host.call("tokentape_call_labelled", call=live.call)
 
     def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
         """Take the complete events from the front of a call's list, a slice at a time."""

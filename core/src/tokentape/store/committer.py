@@ -138,8 +138,11 @@ class Committer:
             self._file = _identity(self._path)
         return self._connection
 
-    def _commit(self, connection: sqlite3.Connection) -> tuple[Operation, Exception] | None:
+    def _commit(self, connection: sqlite3.Connection, *, gathers: bool = True) -> tuple[Operation, Exception] | None:
         """Write everything in one transaction.
+
+        Args:
+            gathers: whether operations may be written together; if not, it is known which could not be written.
 
         Returns:
             The operation that could not be written whatever the state of the database, and why; then nothing is.
@@ -148,17 +151,20 @@ class Committer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             process_id = self._note_process(connection)
-            to = writes.Transaction(connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs))
+            to = writes.Transaction(
+                connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), gathers
+            )
             for operation in self.operations:
                 operation.write(to)
                 give_way()
+            writes.put_gathered(to)
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if operation is None or _is_outage(error):
                 raise
-            return operation, error
+            return self._commit(connection, gathers=False) if gathers else (operation, error)
         self._settle(to)
         return None
 

@@ -134,6 +134,13 @@ class SQLiteStore:
                 self._committer.commit()
 
     @hookimpl
+    def tokentape_call_labelled(self, call: Call) -> None:
+        """Put the call's labels in the place of those it had."""
+        live = self._live.get(call.uid)
+        if live is not None and self._has_room():
+            self._add("labels of a call", partial(writes.relabel_call, call=call, run=live.run))
+
+    @hookimpl
     def tokentape_call_finished(self, call: FinishedCall) -> None:
         """Note how the call ended, with its numbers, parts and stalls."""
         live = self._live.pop(call.uid, None)
