@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from .errors import SettingsError
+from .expressions import problem_with
 from .models import CONTENT_LEVELS, ContentLevel
 
 ENV_PREFIX: Final = "TOKENTAPE_"
@@ -18,6 +20,9 @@ ENV_PREFIX: Final = "TOKENTAPE_"
 OTHER_VARIABLES: Final = frozenset({"RUN", "RUN_NOTES", "DISABLED", "STRICT", "RECORDINGS"})
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off", ""})
+# What `redact` can switch on by its name alone.
+OPTIONAL_KINDS: Final = ("email", "phone")
+_KIND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Settings:
     Attributes:
         db: the tape; None keeps nothing in SQLite and leaves it to other outputs.
         content: how much text is kept where nothing else decides.
+        redact: what is masked beside the built-in kinds: names of optional kinds, and `KIND=EXPRESSION`.
         prompts: whether request bodies are kept.
         labels: on every call of the process.
         plugins: names of the entry points to load; None for all that are installed.
@@ -38,6 +44,7 @@ class Settings:
 
     db: Path | None
     content: ContentLevel = "redacted"
+    redact: tuple[str, ...] = ()
     prompts: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] | None = None
@@ -122,6 +129,8 @@ def _parse(name: str, value: Any, shown: str) -> Any:
     parser, expected = _PARSERS[name]
     try:
         return parser(value)
+    except SettingsError as refusal:
+        raise SettingsError(f"{shown}: {refusal}.") from None
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for the home of a user there is not
         raise SettingsError(f"{shown}: expected {expected}.") from None
 
@@ -136,6 +145,20 @@ def _content(value: Any) -> str:
     if value not in CONTENT_LEVELS:
         raise ValueError(value)
     return str(value)
+
+
+def _redact(value: Any) -> tuple[str, ...]:
+    items = tuple(value.split() if isinstance(value, str) else map(str, value))
+    for item in items:
+        kind, equals, expression = item.partition("=")
+        if not equals and kind not in OPTIONAL_KINDS:
+            raise ValueError(value)
+        if equals and (not _KIND.fullmatch(kind) or not expression):
+            raise ValueError(value)
+        problem = problem_with(expression) if equals else None
+        if problem is not None:
+            raise SettingsError(f"{kind}: {problem}")
+    return items
 
 
 def _boolean(value: Any) -> bool:
@@ -176,6 +199,7 @@ def _count(value: Any) -> int:
 _PARSERS: Final[Mapping[str, tuple[Callable[[Any], Any], str]]] = {
     "db": (_db, "a path, or none"),
     "content": (_content, "one of " + ", ".join(CONTENT_LEVELS)),
+    "redact": (_redact, f"{', '.join(OPTIONAL_KINDS)} or KIND=EXPRESSION, separated by spaces"),
     "prompts": (_boolean, "0 or 1"),
     "labels": (_labels, "key=value, separated by commas"),
     "plugins": (_plugins, "names of entry points, separated by commas"),
