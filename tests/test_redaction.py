@@ -168,18 +168,48 @@ def test_parts_are_announced_at_once_and_only_once() -> None:
     assert (len(last := redactor.finish()), last.parts) == (1, ())
 
 
+def entries(*tokens: str) -> list[dict[str, Any]]:
+    """Log-probabilities of an event that holds these tokens."""
+    return [{"token": token, "logprob": -0.5, "bytes": list(token.encode())} for token in tokens]
+
+
 def test_numbers_of_tokens_and_log_probabilities_follow_their_events() -> None:
     redactor = CallRedactor()
-    first = redactor.feed(batch(["a ", "sk-0123"], n_tokens={0: 1, 1: 2}, logprobs={0: ["a"], 1: ["sk"]}))
+    a, sk, c, last_sk = entries("a ", ""), entries("sk-0123"), entries(" c"), entries(" sk")
+    first = redactor.feed(batch(["a ", "sk-0123"], n_tokens={0: 1, 1: 2}, logprobs={0: a, 1: sk}))
     second = redactor.feed(
-        batch(["456789abcdef", " b", " c", " sk"], n_tokens={0: 3, 1: 4, 3: 6}, logprobs={0: ["4"], 2: ["c"], 3: ["s"]})
+        batch(
+            ["456789abcdef", " b", " c", " sk"],
+            n_tokens={0: 3, 1: 4, 3: 6},
+            logprobs={0: entries("456789abcdef"), 2: c, 3: last_sk},
+        )
     )
     last = redactor.finish()
 
-    assert (first.n_tokens, first.logprobs) == ({0: 1}, {0: ["a"]})
+    assert (first.n_tokens, first.logprobs) == ({0: 1}, {0: a})
     assert (second.token, second.n_tokens) == (["[redacted:api_key]", "", " b", " c"], {0: 2, 1: 3, 2: 4})
-    assert second.logprobs == {3: ["c"]}
-    assert (last.token, last.n_tokens, last.logprobs) == ([" sk"], {0: 6}, {0: ["s"]})
+    assert second.logprobs == {3: c}
+    assert (last.token, last.n_tokens, last.logprobs) == ([" sk"], {0: 6}, {0: last_sk})
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "kept"),
+    [
+        (entries("a", " word "), True),
+        ([{"token": "\\xf0", "bytes": [97, 32]}, {"token": "\\x9f", "bytes": list(b"word ")}], True),
+        ([{"tokens": ["a", " word "], "top_logprobs": [{"a": -1, "b": -2}], "text_offset": [0, 1]}], True),
+        ([-0.5, -0.25], True),
+        (entries("another text"), False),
+        ([{"top_logprobs": [{"token": "alone"}]}], False),
+        ([*entries("a word "), {"top_logprobs": [{"token": "sk-0123456789abcdef"}]}], False),
+        ([*entries("a word "), {"top_logprobs": [{"sk-0123456789abcdef": -1}]}], False),
+        ([*entries("a word "), {"top_logprobs": [{"token": "", "bytes": list(b"sk-0123456789abcdef")}]}], False),
+    ],
+)
+def test_log_probabilities_that_tell_more_than_their_event_are_not_kept(logprobs: Any, kept: bool) -> None:
+    (row,) = passed([batch(["a word "], logprobs={0: logprobs})])
+
+    assert (row.token, row.logprobs) == ("a word ", logprobs if kept else None)
 
 
 PROSE = (

@@ -38,10 +38,8 @@ class Guarded:
     """
 
     def __init__(self, redactor: Redactor) -> None:
-        if not isinstance(getattr(redactor, "pattern", None), Compiled) or not callable(
-            getattr(redactor, "is_secret", None)
-        ):
-            raise TypeError(f"{redactor!r} is no redactor: it needs kind, is_secret() and a pattern of the regex library")
+        if not isinstance(getattr(redactor, "pattern", None), Compiled):
+            raise TypeError(f"{redactor!r} is no redactor: its pattern has to be one of the regex library")
         self.kind = str(redactor.kind)
         self._redactor = redactor
         self._rests_until = 0.0

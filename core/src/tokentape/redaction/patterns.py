@@ -11,8 +11,6 @@ from regex import Pattern as Compiled
 from regex import compile as compile_pattern
 from regex import error as PatternError  # noqa: N812 - beside our own Pattern
 
-from ..settings import OPTIONAL_KINDS
-
 
 class Redactor(Protocol):
     """What finds one kind of secret."""
@@ -158,7 +156,7 @@ def _has_few_digits(text: str) -> bool:
 _MAIL: Final = r"\w.%+'-"
 _PHONE_GAP: Final = " ./()-"
 # Kinds that are masked where they are asked for: names and numbers that many programs are about.
-_OPTIONAL: Final[Mapping[str, BuiltIn]] = {
+OPTIONAL: Final[Mapping[str, BuiltIn]] = {
     "email": BuiltIn(
         "email",
         rf"(?:(?<![{_MAIL}])(?!(?<=\\)(?:[bfnrt]|{_CODE}))|{_ESCAPE})[{_MAIL}]++@(?:[\w-]++\.)+[^\W\d_]{{2,}}",
@@ -185,5 +183,4 @@ def chosen(items: Iterable[str]) -> list[Pattern]:
         items: each the name of an optional kind, or `KIND=EXPRESSION`.
     """
     named = (item.partition("=") for item in items)
-    return [Pattern(kind, expression) if equals else _OPTIONAL[kind] for kind, equals, expression in named]
-
+    return [Pattern(kind, expression) if equals else OPTIONAL[kind] for kind, equals, expression in named]

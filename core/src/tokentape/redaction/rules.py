@@ -62,8 +62,8 @@ class Rules:
         undecided = _search_built_in(text, start, final, spans)
         for redactor in self._optional:
             undecided = min(undecided, _search_one(redactor, text, start, final, spans))
-        for redactor in self._guarded:
-            undecided = min(undecided, _search_guarded(redactor, text, start, final, spans))
+        for guarded in self._guarded:
+            undecided = min(undecided, _search_guarded(guarded, text, start, final, spans))
         return merged(spans), undecided
 
     def is_public(self, text: str, undecided: int) -> bool:
@@ -81,8 +81,8 @@ class Rules:
             if begins < len(text) and not redactor.is_harmless(text[begins:]):
                 return False
         return not spans and all(
-            _search_guarded(redactor, text, undecided, False, spans) == len(text) and not spans
-            for redactor in self._guarded
+            _search_guarded(guarded, text, undecided, False, spans) == len(text) and not spans
+            for guarded in self._guarded
         )
 
     def head(self, text: str, size: int) -> str:
