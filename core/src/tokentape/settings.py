@@ -113,6 +113,19 @@ def parse_labels(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def label_text(key: object, value: object) -> str:
+    """The text of a label's value.
+
+    Raises:
+        TypeError: it has none: only text, numbers and objects with a text of their own do.
+    """
+    if isinstance(value, str | int | float):
+        return str(value)
+    if type(value).__str__ is object.__str__ or isinstance(value, bytes | bytearray):
+        raise TypeError(f"label {key}: expected a text, got {type(value).__name__}")
+    return str(value)
+
+
 def _flag(environ: Mapping[str, str] | None, name: str) -> bool:
     return (os.environ if environ is None else environ).get(ENV_PREFIX + name, "").strip().lower() in TRUE
 
@@ -171,7 +184,11 @@ def _boolean(value: Any) -> bool:
 def _labels(value: Any) -> dict[str, str]:
     if isinstance(value, str):
         return parse_labels(value)
-    return {str(k): str(v) for k, v in dict(value).items()}
+    given = dict(value)
+    try:
+        return {str(key): label_text(key, text) for key, text in given.items()}
+    except TypeError as refusal:
+        raise SettingsError(str(refusal)) from None
 
 
 def _plugins(value: Any) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ have found gets out, and all such searches together take a twentieth of the writ
 from __future__ import annotations
 
 import time
+from operator import not_
 from typing import TYPE_CHECKING, Any, Final
 
 from regex import Pattern as Compiled
@@ -69,7 +70,7 @@ class Guarded:
 class Searches:
     """The searches of one text, within one limit."""
 
-    glue = ""
+    may_go_on = staticmethod(not_)
 
     def __init__(self, kind: str, redactor: Redactor, size: int) -> None:
         self.kind = kind

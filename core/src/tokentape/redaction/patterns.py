@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import not_
 from typing import Final, Protocol
 
 from regex import Pattern as Compiled
@@ -68,13 +69,13 @@ class BuiltIn(Pattern):
     Args:
         hinted: the cheap look.
         check: decides about a match.
-        glue: characters behind which a match may go on, so that it is not complete before others follow.
+        may_go_on: whether the match behind which this is all that has come could still become longer.
         is_harmless: whether this much of an undecided match may be shown.
     """
 
     hinted: Callable[[str], object]
     check: Callable[[str], bool] = bool
-    glue: str = ""
+    may_go_on: Callable[[str], object] = not_
     is_harmless: Callable[[str], bool] = _never
 
     def is_secret(self, match: str) -> bool:
@@ -161,7 +162,7 @@ OPTIONAL: Final[Mapping[str, BuiltIn]] = {
         "email",
         rf"(?:(?<![{_MAIL}])(?!(?<=\\)(?:[bfnrt]|{_CODE}))|{_ESCAPE})[{_MAIL}]++@(?:[\w-]++\.)+[^\W\d_]{{2,}}",
         re.compile(rf"@|[{_MAIL}]\Z").search,
-        glue=".",
+        may_go_on=re.compile(r"(?:\.[\w-]*)*").fullmatch,
         is_harmless=lambda undecided: "@" not in undecided,
     ),
     "phone": BuiltIn(
@@ -170,7 +171,7 @@ OPTIONAL: Final[Mapping[str, BuiltIn]] = {
         r"|\(?[2-9][0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
         r"|\(?0[1-9][0-9]{1,4}\)?[ /-]{1,3}[0-9](?:[ -]?[0-9]){4,9})(?![0-9])",
         re.compile(rf"[0-9](?:[{_PHONE_GAP}]{{0,3}}[0-9]){{5}}|[+0-9({_PHONE_GAP}]\Z").search,
-        glue=_PHONE_GAP,
+        may_go_on=re.compile(f"[{_PHONE_GAP}]*").fullmatch,
         is_harmless=_has_few_digits,
     ),
 }

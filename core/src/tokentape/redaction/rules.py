@@ -130,7 +130,7 @@ def _search(redactor: BuiltIn | Searches, find: Any, text: str, start: int, fina
         match = find(text, start, partial=not final)
         if match is None:
             break
-        if match.partial or (not final and not text[match.end() :].strip(redactor.glue)):
+        if match.partial or (not final and redactor.may_go_on(text[match.end() :])):
             undecided = min(undecided, match.start())
         if match.partial:
             break
