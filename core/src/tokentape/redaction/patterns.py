@@ -160,9 +160,10 @@ _PHONE_GAP: Final = " ./()-"
 OPTIONAL: Final[Mapping[str, BuiltIn]] = {
     "email": BuiltIn(
         "email",
-        rf"(?:(?<![{_MAIL}])(?!(?<=\\)(?:[bfnrt]|{_CODE}))|{_ESCAPE})[{_MAIL}]++@(?:[\w-]++\.)+[^\W\d_]{{2,}}",
+        rf"(?:(?<![{_MAIL}])(?!(?<=\\)(?:[bfnrt]|{_CODE}))|{_ESCAPE})[{_MAIL}]++"
+        r"@(?:[\w-]++\.)+[^\W\d_]{2}[\w-]*+(?:\.[\w-]++)*+",
         re.compile(rf"@|[{_MAIL}]\Z").search,
-        may_go_on=re.compile(r"(?:\.[\w-]*)*").fullmatch,
+        may_go_on=("", ".").__contains__,
         is_harmless=lambda undecided: "@" not in undecided,
     ),
     "phone": BuiltIn(
