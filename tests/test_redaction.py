@@ -528,7 +528,9 @@ def test_what_is_no_redactor_is_refused(pattern: Any) -> None:
     wrong: Any = Wrong()
     wrong.pattern = pattern
 
-    with pytest.raises(TypeError, match="is no redactor: its pattern has to be one of the regex library"):
+    with pytest.raises(
+        TypeError, match="redactor 'wrong': its pattern has to be one that the regex library has compiled"
+    ):
         Rules([wrong])
 
 

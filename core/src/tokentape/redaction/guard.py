@@ -40,7 +40,8 @@ class Guarded:
 
     def __init__(self, redactor: Redactor) -> None:
         if not isinstance(getattr(redactor, "pattern", None), Compiled):
-            raise TypeError(f"{redactor!r} is no redactor: its pattern has to be one of the regex library")
+            kind = getattr(redactor, "kind", redactor)
+            raise TypeError(f"redactor {kind!r}: its pattern has to be one that the regex library has compiled")
         self.kind = str(redactor.kind)
         self._redactor = redactor
         self._rests_until = 0.0
