@@ -87,15 +87,6 @@ _NOISE = (
     *_BROKEN,
     *(b"\xef\xbb\xbf", b"\x00" * 50, b"retry: x\nid: \n", b"data: [DONE]\n\n", b": \n", b"\n" * 5, KEPT_ALIVE),
 )
-    *_BROKEN,
-    b"\xef\xbb\xbf",
-    b"\x00" * 50,
-    b"retry: x\nid: \n",
-    b"data: [DONE]\n\n",
-    b": \n",
-    b"\n" * 5,
-    KEPT_ALIVE,
-)
 
 
 @dataclass(frozen=True)
