@@ -84,7 +84,7 @@ class Asking:
 
 @sizes
 @each_api
-@pytest.mark.scenario("capture/Hostile streams")
+@pytest.mark.scenario("adapters/Hostile streams")
 def test_a_program_sees_of_a_hostile_stream_what_it_sees_without_us(
     server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, examples: int
 ) -> None:
@@ -182,7 +182,7 @@ CHUNKS = st.recursive(
 
 @sizes
 @each_api
-@pytest.mark.scenario("capture/Hostile streams")
+@pytest.mark.scenario("adapters/Hostile streams")
 @pytest.mark.usefixtures("lenient")
 def test_chunks_of_any_kind_reach_the_program_and_end_up_as_a_call(tmp_path: Path, api: str, examples: int) -> None:
     tape = TapeReader(tmp_path / "tape.db")
@@ -209,7 +209,7 @@ def test_chunks_of_any_kind_reach_the_program_and_end_up_as_a_call(tmp_path: Pat
 
 
 @sizes
-@pytest.mark.scenario("capture/Hostile streams")
+@pytest.mark.scenario("adapters/Hostile streams")
 @pytest.mark.usefixtures("lenient")
 def test_whatever_a_programs_own_function_says_of_a_chunk(tmp_path: Path, examples: int) -> None:
     tape = TapeReader(tmp_path / "tape.db")
