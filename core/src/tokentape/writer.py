@@ -54,6 +54,7 @@ class Writer:
         flush_ms: time between two rounds.
         stall_ms: a gap at least this long is a stall.
         holding: whether an output still holds something that it could not write.
+        has_work_left: whether an output has more to do that nobody waits for.
         rules: what is a secret.
         stop_recording: called when a multiprocessing child ends, which is not told by `atexit`.
     """
@@ -65,6 +66,7 @@ class Writer:
         flush_ms: float,
         stall_ms: float,
         holding: Callable[[], bool] = lambda: False,
+        has_work_left: Callable[[], bool] = lambda: False,
         rules: Rules = BUILT_IN,
         stop_recording: Callable[[], object] = lambda: None,
     ) -> None:
@@ -74,6 +76,7 @@ class Writer:
         self._flush_s = flush_ms / 1000
         self._stall_ms = stall_ms
         self._holding = holding
+        self._has_work_left = has_work_left
         self._rules = rules
         self._stop_recording = stop_recording
         self._reset()
@@ -157,7 +160,7 @@ class Writer:
         self._round()
 
     def _wait(self) -> None:
-        if self.recorder.open or self._live or self._holding():
+        if self.recorder.open or self._live or self._holding() or self._has_work_left():
             asleep_ns = self._now()
             if not self._wake.wait(self._flush_s) and asleep_ns is not None:
                 self._note_lateness(asleep_ns + int(self._flush_s * 1e9), self._now())

@@ -18,6 +18,7 @@ from ..courtesy import give_way
 from ..errors import TapeError
 from ..models import Process
 from . import lost, schema, writes
+from .retention import Retention
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +56,13 @@ class Committer:
         path: the tape.
         process: who writes.
         busy_ms: how long one commit waits for other writers.
+        retention: keeps the tape at its size, between commits.
 
     Attributes:
         round: goes up whenever operations that were held are held no more.
     """
 
-    def __init__(self, path: Path, process: Process, *, busy_ms: int) -> None:
+    def __init__(self, path: Path, process: Process, *, busy_ms: int, retention: Retention) -> None:
         self.operations: list[Operation] = []
         self.pending_events = 0
         self.given_up_events = 0
@@ -70,6 +72,7 @@ class Committer:
         self._path = path
         self._process = process
         self._busy_ms = busy_ms
+        self._retention = retention
         self._process_id: int | None = None
         self._calls: dict[str, writes.CallRow | None] = {}
         self._runs: dict[str, bool | None] = {}
@@ -93,6 +96,8 @@ class Committer:
         """Write everything that is held; if the database cannot be written, say so once and keep it."""
         heard_of_s = time.monotonic() - self._seen_s
         if not self.operations and (self._process_id is None or heard_of_s < SEEN_IDLE_S):
+            if self._retention.is_due:
+                self._retain()
             return
         with self._lock:
             try:
@@ -103,6 +108,7 @@ class Committer:
                 self._failed(error)
             else:
                 self._worked()
+        self._retain()
 
     def close(self) -> None:
         """Close the tape; a commit that is stuck in the database keeps its connection until the process ends."""
@@ -133,6 +139,7 @@ class Committer:
             self._disconnect()
         if self._connection is None:
             self._connection = schema.open_for_writing(self._path, busy_ms=self._busy_ms)
+            self._retention.prepare(self._connection)
             # It may be a new file, which knows nothing of all this.
             self._process_id, self._calls, self._runs = None, {}, {}
             self._file = _identity(self._path)
@@ -161,6 +168,13 @@ class Committer:
             return operation, error
         self._settle(to)
         return None
+
+    def _retain(self) -> None:
+        """Keep the tape at its size, for a moment; what is left to do then is due after the next commit."""
+        with self._lock:
+            if self._connection is not None and self.last_error is None:
+                with faults.guard("store", "keeping the tape at its size"):
+                    self._retention.step(self._connection)
 
     def _settle(self, committed: writes.Transaction) -> None:
         self.operations, self.pending_events = [], 0

@@ -64,6 +64,8 @@ def open_for_writing(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite3.Conn
         _switch_to_wal(connection, busy_ms)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # FAST would leave the text of deleted events on pages that have become free.
+        connection.execute("PRAGMA secure_delete = ON")
     except sqlite3.Error as error:
         connection.close()
         raise TapeError(f"{path} cannot be written ({error}); free it, or choose another file") from error
