@@ -81,7 +81,9 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
 def _show_call(tape: Tape, call: Row) -> None:
     events, stalls, parts = tape.events(call["id"]), tape.stalls(call["id"]), tape.parts(call["id"])
     run = tape.run(call["run_id"]) if call["run_id"] is not None else None
-    for line in (*_heading(call, run), "", *_statistics(call, stalls)):
+    kept = {"events": call["events_kept"], "event_count": len(events), "content": any(p["content"] for p in parts)}
+    left = filter(None, [words.left(call | {"kept": kept})])
+    for line in (*_heading(call, run), "", *_statistics(call, stalls), *left):
         click.echo(one_line(line))
     if events:
         click.echo()
@@ -123,7 +125,9 @@ def _drawn(call: Row, events: Sequence[Event], stalls: Sequence[Row], width: int
     else:
         end_us = max(events[-1].offset_us, time.time_ns() // 1000 - call["started_unix_us"])
     by_hand = not any(event.wait_us for event in events)
-    return timeline([(event.offset_us, event.wait_us) for event in events], stalls, end_us, min(width, 120), by_hand)
+    arrivals = [(event.offset_us, event.wait_us) for event in events]
+    indexes = [event.token_index for event in events]
+    return timeline(arrivals, stalls, end_us, min(width, 120), by_hand, indexes)
 
 
 def _print_drawing(drawing: Drawing) -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: S608  # put together from constants and numbers
 """Keeps a tape near its size: past it the token events of the oldest finished calls go, a slice at a time.
 
 Between two commits of the writer, so that nothing else waits. Of several processes that share a tape one thins at a

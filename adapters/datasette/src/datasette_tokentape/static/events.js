@@ -8,6 +8,8 @@ const POLL_MS = 250;
 const PATIENCE_MS = 3_000;
 /** Stands for an event without recorded text. */
 const UNKNOWN = "▪";
+/** Stands for events that have been removed. */
+const REMOVED = "…";
 
 /** How many of the first `count` values of a sorted column are not above a value. */
 export function upTo(column, count, value) {
@@ -85,6 +87,7 @@ export class Call extends EventTarget {
     this.part[row] = answer.part[i];
     this.token.push(token);
     if (token === null) this.hasText = false;
+    if (this.isAfterHole(row)) part.text += REMOVED;
     part.text += token === null ? UNKNOWN : printed(token);
     this.end[row] = part.text.length;
     part.rows = roomFor(part.rows, part.size + 1);
@@ -113,8 +116,19 @@ export class Call extends EventTarget {
     return rows ? this.end[part.rows[rows - 1]] : part.size ? 0 : part.text.length;
   }
 
+  /** Whether events before this one have been removed. */
+  isAfterHole(row) {
+    return this.index[row] !== this.cameWith(row);
+  }
+
+  /** How many events had come with the first `count` of those that are stored. */
+  cameWith(count) {
+    return count ? this.index[count - 1] + 1 : 0;
+  }
+
+  /** Milliseconds since the event before, or the start; null where that event has been removed. */
   gap(row) {
-    return this.at[row] - (row ? this.at[row - 1] : 0);
+    return this.isAfterHole(row) ? null : this.at[row] - (row ? this.at[row - 1] : 0);
   }
 
   kindOf(row) {
@@ -131,7 +145,7 @@ export class Call extends EventTarget {
     const found = [];
     for (let row = 0; row < this.count; row++) {
       const gap_ms = this.gap(row);
-      if (gap_ms < (this.info.stall_threshold_ms ?? 1000)) continue;
+      if (gap_ms === null || gap_ms < (this.info.stall_threshold_ms ?? 1000)) continue;
       const [token_index, end_ms, position] = [this.index[row], this.at[row], row ? "middle" : "first"];
       found.push({ token_index, position, start_ms: end_ms - gap_ms, end_ms, gap_ms, cause: "unknown" });
     }

@@ -16,6 +16,7 @@ export function gapsOf(call) {
   const last = new Map();
   const gaps = [];
   for (let row = 0; row < call.count; row++) {
+    if (call.isAfterHole(row)) last.clear();
     const { choice } = call.parts[call.part[row]];
     const before = last.get(choice);
     const now = call.at[row];

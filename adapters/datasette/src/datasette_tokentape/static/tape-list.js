@@ -160,7 +160,7 @@ class TapeList extends CallElement {
       element.setAttribute("aria-rowindex", at + 2);
       element.id = `event-${at}`;
       const shown = token ? visible(token.slice(0, SHOWN)) : token === null ? "not recorded" : "masked";
-      const times = [whole(call.at[row]), row ? brief(call.gap(row)) : "", brief(call.wait[row])];
+      const times = [whole(call.at[row]), row && !call.isAfterHole(row) ? brief(call.gap(row)) : "", brief(call.wait[row])];
       const all = [whole(call.index[row] + 1), shown, KINDS[call.kindOf(row)], ...times];
       all.forEach((text, i) => (texts[i].data = text));
     }
@@ -214,7 +214,7 @@ class TapeList extends CallElement {
       const token = visible(call.token[row] ?? "");
       // A spreadsheet would run what looks like a formula.
       const safe = /^[=+\-@]/.test(token) ? `'${token}` : token;
-      const times = [call.at[row], call.gap(row), call.wait[row]].map((ms) => ms.toFixed(3));
+      const times = [call.at[row], call.gap(row), call.wait[row]].map((ms) => ms?.toFixed(3) ?? "");
       return [call.index[row], safe, call.kindOf(row), ...times].join("\t");
     });
     return [COPIED, ...lines].join("\n");
