@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ..courtesy import give_way
+from ..errors import TapeError
 from . import schema
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Retention:
             # Waits for nobody: whoever holds the write lock now may be thinning.
             with closing(schema.open_for_writing(self._path, busy_ms=0)) as own:
                 self._shrink(own, limit)
-        except (sqlite3.OperationalError, schema.TapeError) as error:
+        except (sqlite3.OperationalError, TapeError) as error:
             if not schema.is_busy(error.__cause__ or error):
                 raise
             self.is_due = True

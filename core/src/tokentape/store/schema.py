@@ -118,7 +118,7 @@ def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
         raise _newer(path)
 
 
-def is_busy(error: Exception) -> bool:
+def is_busy(error: BaseException) -> bool:
     """Whether SQLite gave up because somebody else has the database locked."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 

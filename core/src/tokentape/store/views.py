@@ -1,4 +1,4 @@
-# ruff: noqa: S105, S608  # the pieces put together are the constants below
+# ruff: noqa: S608  # the pieces put together are the constants below
 """The views of a tape as SQL: plain questions that plain SQL and plain Datasette can ask.
 
 They are written so that SQLite can stream them: a page of 101 rows, or a filter on one call, never computes the rest.

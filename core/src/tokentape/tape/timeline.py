@@ -59,9 +59,8 @@ class Timelines(Calls, Runs):
         calls = {}
         for row in rows:
             start_ms = (row["started_unix_us"] - start_us) / 1000
-            profile = [
-                span | {k: span[k] + start_ms for k in ("start_ms", "end_ms")} for span in profiles.get(row["id"], ())
-            ]
+            spans = profiles.get(row["id"], ())
+            profile = [span | {k: span[k] + start_ms for k in ("start_ms", "end_ms")} for span in spans]
             calls[row["uid"]] = row | {
                 "start_ms": start_ms,
                 "profile": profile,
