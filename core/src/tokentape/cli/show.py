@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -17,7 +16,7 @@ from ..models import Metrics
 from ..shares import shares_of_run
 from .drawing import Drawing, timeline
 from .list import print_table
-from .options import db_option, example, json_option, opened
+from .options import TakesNegativeNumbers, db_option, example, json_option, opened
 from .terminal import console, note, one_line, print_json, safe
 
 if TYPE_CHECKING:
@@ -25,26 +24,15 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_FROM_THE_END: Final = re.compile(r"-\d+")
 METRICS: Final = [*(f.name for f in fields(Metrics)), *words.ALIASES]
 NO_TEXT: Final = "(no text was kept)"
 STYLES: Final = {"·": "yellow", "~": "magenta", "=": "red", "?": "dim", "▄": "cyan"}
 
 
-class _TakesNegativeNumbers(click.Command):
-    """A command to which `-2` is an argument and every other word with a dash an option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--" not in args:
-            numbers = [word for word in args if _FROM_THE_END.fullmatch(word)]
-            args = [*(word for word in args if word not in numbers), *(["--", *numbers] if numbers else [])]
-        return super().parse_args(ctx, args)
-
-
 @click.command(
     "show",
     epilog=example("tokentape show -2", "tokentape show --metric first_token_latency_ms"),
-    cls=_TakesNegativeNumbers,
+    cls=TakesNegativeNumbers,
 )
 @db_option
 @click.option(

@@ -82,7 +82,7 @@ class _Place(NamedTuple):
 
     started_us: int = -1
     call_id: int = -1
-    index: int = KEPT_AT_ENDS
+    next_index: int = KEPT_AT_ENDS
 
 
 class Retention:
@@ -188,13 +188,13 @@ class Retention:
             return self._begin_again()
         room, spans = SLICE_EVENTS, list[_Span]()
         for call_id, started_us, last_index, can_be_thinned in found:
-            first, last = self._place.index, (last_index or 0) - KEPT_AT_ENDS
+            first, last = self._place.next_index, (last_index or 0) - KEPT_AT_ENDS
             if can_be_thinned and first <= last:
                 until = min(last, first + room - 1)
                 spans.append(_Span(call_id, first, until))
                 room -= until - first + 1
                 if until < last:
-                    self._place = self._place._replace(index=until + 1)
+                    self._place = self._place._replace(next_index=until + 1)
                     break
             self._place = _Place(started_us, call_id)
             if room <= 0:

@@ -59,8 +59,8 @@ class Timelines(Calls, Runs):
         calls = {}
         for row in rows:
             start_ms = (row["started_unix_us"] - start_us) / 1000
-            spans = profiles.get(row["id"], ())
-            profile = [span | {k: span[k] + start_ms for k in ("start_ms", "end_ms")} for span in spans]
+            rates = profiles.get(row["id"], ())
+            profile = [span | {k: span[k] + start_ms for k in ("start_ms", "end_ms")} for span in rates]
             calls[row["uid"]] = row | {
                 "start_ms": start_ms,
                 "profile": profile,
