@@ -657,6 +657,7 @@ def test_health_names_the_path_and_the_last_commit(store, path):
         "last_commit_at": None,
         "thinned_calls": 0,
         "past_max_mb": False,
+        "open_to_others": [],
     }
     assert len(after["last_commit_at"]) == 27
 

@@ -41,7 +41,7 @@ def rows() -> Iterator[Row]:
         db = Path(folder) / "tape.db"
         tokentape.enable(db=db, flush_ms=NEVER_MS)
         # While a call is open the writer does not go idle: nothing but a flush makes it work.
-        open_throughout = _started()
+        open_throughout = started()
         try:
             batches = [_batch() for _ in range(ROUNDS)]
             rates = [_rate() for _ in range(ROUNDS)]
@@ -56,9 +56,9 @@ def rows() -> Iterator[Row]:
 
 def _batch() -> float:
     """Milliseconds until the events of a call that goes on are committed."""
-    call = _started()
+    call = started()
     tokentape.flush()
-    last_ns = _fill(call, EVENTS)
+    last_ns = fill(call, EVENTS)
     start = time.perf_counter()
     tokentape.flush()
     took = (time.perf_counter() - start) * 1e3
@@ -70,14 +70,14 @@ def _rate() -> float:
     """Events a second of processor time, for calls that open, stream and end: redaction, metrics and rows included."""
     tokentape.flush()
     for _ in range(CALLS):
-        call = _started()
-        call.end("completed", at_ns=_fill(call, EVENTS))
+        call = started()
+        call.end("completed", at_ns=fill(call, EVENTS))
     start = time.process_time()
     tokentape.flush()
     return CALLS * EVENTS / (time.process_time() - start)
 
 
-def _started() -> CallRecorder:
+def started() -> CallRecorder:
     recorder = active()
     call = recorder.start(Request("benchmark", "chat", "openai", "gpt-x")) if recorder is not None else None
     if call is None:
@@ -85,7 +85,7 @@ def _started() -> CallRecorder:
     return call
 
 
-def _fill(call: CallRecorder, count: int) -> int:
+def fill(call: CallRecorder, count: int) -> int:
     """Append events 5 to 35 ms apart, as a reader would; returns when the last of them came."""
     part, at = call.part("text"), call.start_ns
     random = Random(count)

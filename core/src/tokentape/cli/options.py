@@ -114,7 +114,7 @@ def run_uid(tape: Tape, ref: str | None) -> str | None:
     if len(found) == 1:
         return str(found[0]["uid"])
     what = "more than one run answers" if found else "no run answers"
-    raise TokentapeError(f"{what} to {ref!r} on {tape.path}; give its uid, as tokentape list --json shows it")
+    raise TokentapeError(f"{what} to {ref!r} on {tape.path}; give its uid, or more of it")
 
 
 def _labels(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

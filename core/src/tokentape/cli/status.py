@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from .. import words
+from ..store.modes import open_to_others
 from .options import configured, db_option, example, json_option, opened
 from .terminal import one_line, print_json
 
@@ -61,6 +62,7 @@ def _on_tape(db: str | None) -> dict[str, Any]:
             "exists": True,
             **tape.totals(),
             "max_mb": chosen.max_mb,
+            "open_to_others": open_to_others(path),
             "last_call": newest[0] if newest else None,
         }
 
@@ -74,6 +76,7 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
     yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in _COUNTED)
     dropped = tape["dropped_events"]
     yield f"{dropped:,} token events dropped" if dropped else "No token event was dropped."
+    yield from (f"It is open to others on this machine; close it with: {command}" for command in tape["open_to_others"])
     thinned = tape["thinned_calls"]
     if thinned:
         yield f"To keep the tape at its size token events of {words.plural(thinned, 'call')} were removed."

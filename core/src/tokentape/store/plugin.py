@@ -14,6 +14,7 @@ from ..models import Call, FinishedCall, Mark, Process, Run, TokenBatch
 from ..settings import DEFAULT_MAX_MB
 from . import rows, schema, writes
 from .committer import Committer, Operation, Write
+from .modes import open_to_others
 from .retention import Retention
 from .text import CallText
 
@@ -72,6 +73,8 @@ class SQLiteStore:
         self._reset(process)
         # Closed again at once: a connection that exists when the program forks is trouble for the child.
         schema.open_for_writing(path).close()
+        for command in open_to_others(path):
+            logger.warning("%s is open to others on this machine; close it with: %s", path, command)
 
     def _reset(self, process: Process) -> None:
         self._runs: dict[str, Run] = {}
@@ -101,7 +104,8 @@ class SQLiteStore:
 
         Returns:
             The path; the last error while it fails; what is held and what was dropped; the last commit; of how many
-            calls this process has removed token events, and whether the tape is past its size all the same.
+            calls this process has removed token events, and whether the tape is past its size all the same; what
+            would close it where others on this machine can read it.
         """
         return {
             "path": str(self.path),
@@ -111,6 +115,7 @@ class SQLiteStore:
             "last_commit_at": self._committer.last_commit_at,
             "thinned_calls": self._retention.thinned_calls,
             "past_max_mb": self._retention.is_stuck,
+            "open_to_others": open_to_others(self.path),
         }
 
     @hookimpl
