@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 MB: Final = 1_000_000
 # Of the events of a call that is thinned so many stay at each end, and those on both sides of each stall.
 KEPT_AT_ENDS: Final = 10
-# What is done with the write lock held: a few milliseconds of work, and less than 1 MB for the WAL.
-SLICE_EVENTS: Final = 10_000
+# What is done with the write lock held: a few milliseconds of work, and at most half of what the WAL may have.
 SLICE_PAGES: Final = 128
+EVENTS_PER_PAGE: Final = 80
 CALLS_LOOKED_AT: Final = 500
 # How long the commits of this process wait at the most for what is done between them.
 AT_ONCE_S: Final = 0.05
@@ -105,6 +105,7 @@ class Retention:
         self._path = path
         self._max_mb = max_mb
         self._wal_bytes = min(max(int(max_mb * MB * WAL_SHARE), WAL_BYTES[0]), WAL_BYTES[1])
+        self._slice_pages = SLICE_PAGES
         self._place = _Place()
         self._end_reached_s: float | None = None
         self._has_told = False
@@ -121,7 +122,9 @@ class Retention:
         Args:
             connection: the writer's own, outside a transaction.
         """
-        limit = (self._max_mb * MB - self._wal_bytes) // _number(connection, "page_size")
+        page_size = _number(connection, "page_size")
+        limit = (self._max_mb * MB - self._wal_bytes) // page_size
+        self._slice_pages = min(SLICE_PAGES, self._wal_bytes // page_size // 2)
         self.is_due = False
         if _number(connection, "page_count") <= limit:
             self.is_stuck = False
@@ -157,7 +160,7 @@ class Retention:
             yield
         # What stays free is filled again before the file grows.
         while (over := _number(connection, "page_count") - limit) > 0 and _number(connection, "freelist_count"):
-            connection.executescript(f"PRAGMA incremental_vacuum({min(over, SLICE_PAGES)})")
+            connection.executescript(f"PRAGMA incremental_vacuum({min(over, self._slice_pages)})")
             yield
         if over > 0:
             self._say_stuck()
@@ -186,7 +189,7 @@ class Retention:
         found = connection.execute(_CALLS, wanted | {"ends": KEPT_AT_ENDS}).fetchall()
         if not found:
             return self._begin_again()
-        room, spans = SLICE_EVENTS, list[_Span]()
+        room, spans = self._slice_pages * EVENTS_PER_PAGE, list[_Span]()
         for call_id, started_us, last_index, can_be_thinned in found:
             first, last = self._place.next_index, (last_index or 0) - KEPT_AT_ENDS
             if can_be_thinned and first <= last:
