@@ -34,7 +34,7 @@ AIM: Final = 0.9
 # The WAL lies beside the file and counts: so much of the size is left to it, within these bounds.
 WAL_SHARE: Final = 1 / 16
 WAL_BYTES: Final = (256_000, 4_000_000)
-# A WAL so many times as long is held by somebody who reads: writing more would make it longer, and free nothing.
+# A WAL so many times as long may be held by somebody who reads.
 WAL_HELD: Final = 4
 # Calls that were still running when they were passed by are found by looking from the beginning again.
 LOOK_AGAIN_S: Final = 60.0
@@ -129,8 +129,7 @@ class Retention:
         if _number(connection, "page_count") <= limit:
             self.is_stuck = False
             return
-        wal = Path(f"{self._path}-wal")
-        if wal.exists() and wal.stat().st_size > WAL_HELD * self._wal_bytes:
+        if self._is_held(connection):
             return
         try:
             # Waits for nobody: whoever holds the write lock now may be thinning.
@@ -140,6 +139,14 @@ class Retention:
             if not schema.is_busy(error.__cause__ or error):
                 raise
             self.is_due = True
+
+    def _is_held(self, connection: sqlite3.Connection) -> bool:
+        """Whether somebody who reads keeps the WAL from being merged: more in it would make it longer, free nothing."""
+        wal = Path(f"{self._path}-wal")
+        if not wal.exists() or wal.stat().st_size <= WAL_HELD * self._wal_bytes:
+            return False
+        _, pages, merged = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return bool(merged < pages)
 
     def _shrink(self, connection: sqlite3.Connection, limit: int) -> None:
         self.prepare(connection)
