@@ -161,9 +161,16 @@ class Retention:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _slices(self, connection: sqlite3.Connection, limit: int) -> Iterator[None]:
-        while _used(connection) > AIM * limit and (spans := self._next_spans(connection)) is not None:
-            if spans:
+        while _used(connection) > AIM * limit:
+            before = self._place
+            spans = self._next_spans(connection)
+            if spans is None:
+                break
+            try:
                 self._thin(connection, spans)
+            except sqlite3.OperationalError:
+                self._place = before
+                raise
             yield
         # What stays free is filled again before the file grows.
         while (over := _number(connection, "page_count") - limit) > 0 and _number(connection, "freelist_count"):
@@ -173,6 +180,8 @@ class Retention:
             self._say_stuck()
 
     def _thin(self, connection: sqlite3.Connection, spans: list[_Span]) -> None:
+        if not spans:
+            return
         deletes = "".join(
             _DELETE.format(table=table, id=span.call_id, first=span.first, last=span.last)
             for span in spans
