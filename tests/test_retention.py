@@ -186,7 +186,7 @@ def test_a_tape_that_is_far_too_large_shrinks_while_the_program_waits_for_nothin
 def test_a_tape_whose_texts_alone_are_too_large_says_so_once_and_is_left(
     filled: Filled, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "cannot be kept at its size (max_mb=2): its rows and texts alone are larger"
+    said = "cannot be kept at its size (max_mb=2): rows, texts and calls in flight alone are larger"
     for _ in range(25):
         call = filled.begin(2)
         filled.store.tokentape_tokens(call, TokenBatch([9000], [1], [0], ["x" * 100_000]))

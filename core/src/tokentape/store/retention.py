@@ -230,7 +230,7 @@ class Retention:
     def _say_stuck(self) -> None:
         if not self.is_stuck:
             logger.warning(
-                "%s cannot be kept at its size (max_mb=%d): its rows and texts alone are larger. "
+                "%s cannot be kept at its size (max_mb=%d): rows, texts and calls in flight alone are larger. "
                 "Raise max_mb, or remove old calls with: tokentape forget --before DATE",
                 self._path,
                 self._max_mb,
