@@ -73,7 +73,7 @@ def _ask(tape: Tape, choice: Choice) -> None:
         return
     rows = tape.rows_of_calls(found.calls[:NAMED_CALLS])
     for call in rows:
-        note(f"{call['uid']}  {call['started_at'][:19]}  {call['name']}  {call['status']}")
+        note(f"{call['uid']} {call['started_at'][:19]} {call['name']} {call['status']}")
     if len(found.calls) > len(rows):
         note(f"… and {words.plural(len(found.calls) - len(rows), 'more call')}")
     try:

@@ -126,7 +126,7 @@ def forget(path: Path, choice: Choice, *, single_file: bool = False) -> Found:
         _clean(connection, path)
         if single_file:
             connection.execute("PRAGMA journal_mode = DELETE")
-    if choice.text is not None and _holds(path, choice.text):
+    if choice == Choice(text=choice.text) and choice.text is not None and _holds(path, choice.text):
         raise TapeError(
             f"{path} still has the text {choice.text!r} somewhere, although no row of a call, run or mark has; "
             "what every tape has may contain it, else look with: grep -a"

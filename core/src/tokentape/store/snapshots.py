@@ -23,8 +23,8 @@ _RUNS: Final = f"""
 WITH RECURSIVE {INSIDE.format(db="source")}
 SELECT DISTINCT r.id FROM source.runs r
 WHERE r.id IN (SELECT c.run_id FROM source.llm_calls c WHERE c.id IN (SELECT value FROM json_each(:chosen)))
-  OR r.id IN (SELECT id FROM inside) AND :calls IS NULL
-  OR :calls IS NULL AND :run IS NULL AND (:since_us IS NULL OR r.started_at >= :since)
+  OR :calls IS NULL AND (:run IS NULL OR r.id IN (SELECT id FROM inside))
+    AND (:since_us IS NULL OR r.started_at >= :since)
 """
 _MARKS: Final = """
 SELECT m.id FROM source.marks m
