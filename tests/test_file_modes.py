@@ -55,7 +55,7 @@ def test_no_file_of_a_tape_is_ever_open_to_others(tmp_path: Path) -> None:
     watcher = threading.Thread(target=look)
     watcher.start()
     try:
-        for number in range(20):
+        for number in range(5):
             tokentape.enable(db=folder / f"tape-{number}.db", flush_ms=5, plugins=())
             with tokentape.start_llm_stream(model="m") as stream:
                 stream.add_token("Hi")

@@ -79,6 +79,7 @@ def _ask(tape: Tape, choice: Choice) -> None:
     try:
         agreed = click.confirm(f"Remove {_amount(found)} for good?", err=True)
     except click.Abort:
+        note("")
         agreed = False
     if not agreed:
         raise TokentapeError("nothing was forgotten; answer y, or give --yes")
