@@ -47,6 +47,6 @@ function picture(character) {
 export const visible = (text) =>
   text.replace(/[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, picture);
 
-/** Running text, each control character shown as one other character. */
+/** Running text, each control character shown as another. */
 export const printed = (text) =>
   text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, (found) => (found > "\x7f" ? "\ufffd" : picture(found)));

@@ -13,7 +13,7 @@ const SPARE = 4;
 const FOLLOW_MS = 80;
 const SHOWN = 200;
 
-/** 1 for each row that takes part in an occurrence of a text, which may go over several events. */
+/** 1 for each row in an occurrence of a text, which may go over several events. */
 export function rowsWith(call, wanted) {
   const found = new Uint8Array(call.count);
   const pattern = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
@@ -31,7 +31,7 @@ export function rowsWith(call, wanted) {
 }
 
 class TapeList extends CallElement {
-  /** The row of the call in each of `count` lines, and which line has the keyboard. */
+  /** The row of each of `count` lines, and which line has the keyboard. */
   rows = new Uint32Array(0);
   count = 0;
   active = 0;

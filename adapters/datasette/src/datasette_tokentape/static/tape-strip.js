@@ -1,4 +1,4 @@
-/** The token strip: every event a mark at its arrival, with the head of the replay; a click goes there. */
+/** The token strip: every event a mark at its arrival; a click goes there. */
 
 import { CallElement } from "./call-element.js";
 import { keys } from "./controls.js";
@@ -36,7 +36,7 @@ class TapeStrip extends CallElement {
     return words.join(" · ");
   }
 
-  /** The picture in words, and what its colours and hatchings mean: of those that occur. */
+  /** The picture in words, and what its colours and hatchings mean. */
   changed() {
     const { call, canvas } = this;
     const words = markersOf(call).map(({ ms, label }) => `${label} at ${duration(ms)}`);
