@@ -39,7 +39,7 @@ function name(button, label) {
   button.setAttribute("aria-label", label);
 }
 
-/** Controls of a player, whose keys work in `element`; `where` says the position, `mark` marks the scrubber. */
+/** Controls of a player, with keys in `element`; `where` says the position, `mark` marks the scrubber. */
 export function controls(element, player, where) {
   const { track } = player;
   const said = make("p", { class: "tape-unseen", role: "status" });

@@ -1,6 +1,6 @@
 /** Drawing on a canvas, again when size or colours change. */
 
-/** Variable of the colour of each kind of event, and of each cause of a stall. */
+/** Variable of the colour of each kind of event, of each cause. */
 export const KIND_COLOURS = {
   text: "--rate-3",
   reasoning: "--think",

@@ -11,7 +11,7 @@ const BASE = HEIGHT - 20;
 const BARS = 20;
 const MARKS = [50, 95, 99];
 
-/** Milliseconds between chunks, sorted; each choice has gaps of its own. */
+/** Milliseconds between chunks, sorted; each choice has its own. */
 export function gapsOf(call) {
   const last = new Map();
   const gaps = [];

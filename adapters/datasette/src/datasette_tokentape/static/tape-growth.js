@@ -41,8 +41,8 @@ class TapeGrowth extends CallElement {
   }
 
   #y(count) {
-    const { call } = this;
-    return BASE - (call.cameWith(count) / Math.max(1, call.cameWith(call.count))) * (BASE - TOP);
+    const came = (rows) => this.call.cameWith(rows);
+    return BASE - (came(count) / Math.max(1, came(this.call.count))) * (BASE - TOP);
   }
 
   #drawStill(context, width, colour) {

@@ -1,4 +1,4 @@
-/** The token list: every event a row; only the rows in view exist. */
+/** The token list; only the rows in view exist. */
 
 import { CallElement } from "./call-element.js";
 import { make, say } from "./element.js";
