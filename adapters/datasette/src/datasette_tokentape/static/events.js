@@ -10,7 +10,7 @@ const PATIENCE_MS = 3_000;
 const UNKNOWN = "▪";
 const REMOVED = "…";
 
-/** How many of the first `count` values of a sorted column are not above a value. */
+/** How many of the first `count` sorted values are not above a value. */
 export function upTo(column, count, value) {
   let low = 0;
   let high = count;
