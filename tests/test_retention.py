@@ -91,6 +91,13 @@ class Filled:
         return sum(file.stat().st_size for file in (self.path, Path(f"{self.path}-wal")) if file.exists())
 
 
+def keeper(path: Path, max_mb: int, connection: sqlite3.Connection) -> Retention:
+    """What another process does to keep the tape at its size, over its connection."""
+    made = Retention(path, max_mb)
+    made.prepare(connection)
+    return made
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Any:
     """A tape that its own writer finds small enough."""
@@ -207,19 +214,23 @@ def test_a_tape_whose_texts_alone_are_too_large_says_so_once_and_is_left(
 @pytest.mark.scenario("retention/Several processes")
 def test_whoever_finds_the_tape_locked_leaves_it_to_the_other(large: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "AT_ONCE_S", 60.0)
-    other = Retention(large.path, 1)
     large.calls(50)
     with (
         closing(schema.open_for_writing(large.path)) as own,
         closing(schema.open_for_writing(large.path)) as theirs,
     ):
+        other = keeper(large.path, 1, own)
         theirs.execute("BEGIN IMMEDIATE")
         begun = time.monotonic()
         other.step(own)
         assert time.monotonic() - begun < 2
         assert (other.is_due, other.thinned_calls) == (True, 0)
         theirs.execute("ROLLBACK")
+        # What it needed for that it has put back.
+        assert own.execute("PRAGMA busy_timeout").fetchone() == (schema.OPEN_BUSY_MS,)
+        assert own.execute("PRAGMA foreign_keys").fetchone() == (1,)
         other.step(own)
+        assert own.execute("PRAGMA foreign_keys").fetchone() == (1,)
     assert not other.is_due
     assert other.thinned_calls > 20
     assert large.kept(1) == ENDS
@@ -228,8 +239,8 @@ def test_whoever_finds_the_tape_locked_leaves_it_to_the_other(large: Filled, mon
 def test_what_another_process_has_removed_is_not_removed_again(large: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "AT_ONCE_S", 60.0)
     large.calls(50)
-    first, second = Retention(large.path, 1), Retention(large.path, 1)
     with closing(schema.open_for_writing(large.path)) as connection:
+        first, second = (keeper(large.path, 1, connection) for _ in range(2))
         first.step(connection)
         second.step(connection)
     assert first.thinned_calls
@@ -243,13 +254,13 @@ def test_a_long_call_that_was_left_half_way_is_finished_by_another_process(
     large.calls(20)
     monkeypatch.setattr(retention, "AT_ONCE_S", 0.0)
     with closing(schema.open_for_writing(large.path)) as connection:
-        killed = Retention(large.path, 1)
+        killed = keeper(large.path, 1, connection)
         killed.step(connection)
         assert killed.is_due
         left = len(large.kept(1))
         assert 20 < left < 45_000
         assert large.rows("select events_kept from llm_calls where id = 1") == [{"events_kept": "aggregated"}]
-        another = Retention(large.path, 1)
+        another = keeper(large.path, 1, connection)
         for _ in range(50):
             another.step(connection)
     assert large.kept(1) == [*range(10), *range(44_990, 45_000)]
@@ -288,10 +299,11 @@ def test_a_reader_that_holds_the_wal_stops_it_until_it_has_gone(filled: Filled) 
 def test_whoever_asks_for_the_size_waits_for_nobody_and_writes_nothing(filled: Filled) -> None:
     filled.calls(1)
     with closing(schema.open_for_writing(filled.path)) as connection:
+        small_enough = keeper(filled.path, 100, connection)
         changes = connection.total_changes
         begun = time.perf_counter()
         for _ in range(100):
-            Retention(filled.path, 100).step(connection)
+            small_enough.step(connection)
         assert (time.perf_counter() - begun) / 100 < 0.01
         assert connection.total_changes == changes
 

@@ -10,12 +10,10 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ..courtesy import give_way
-from ..errors import TapeError
+from ..courtesy import give_way, is_crowded
 from . import schema
 
 logger = logging.getLogger(__name__)
@@ -26,6 +24,7 @@ KEPT_AT_ENDS: Final = 10
 # What is done with the write lock held: a few milliseconds of work, and at most half of what the WAL may have.
 SLICE_PAGES: Final = 128
 EVENTS_PER_PAGE: Final = 80
+CROWDED: Final = 8
 CALLS_LOOKED_AT: Final = 500
 # How long the commits of this process wait at the most for what is done between them.
 AT_ONCE_S: Final = 0.05
@@ -105,14 +104,18 @@ class Retention:
         self._path = path
         self._max_mb = max_mb
         self._wal_bytes = min(max(int(max_mb * MB * WAL_SHARE), WAL_BYTES[0]), WAL_BYTES[1])
-        self._slice_pages = SLICE_PAGES
+        # In pages; known when the tape is open.
+        self._limit = 0
+        self._slice_pages = 0
         self._place = _Place()
         self._end_reached_s: float | None = None
         self._has_told = False
 
     def prepare(self, connection: sqlite3.Connection) -> None:
-        """Bound the WAL of a connection that writes."""
+        """Bound the WAL of the connection that writes, and see how large its pages are."""
         page_size = _number(connection, "page_size")
+        self._limit = (self._max_mb * MB - self._wal_bytes) // page_size
+        self._slice_pages = min(SLICE_PAGES, self._wal_bytes // page_size // 2)
         connection.execute(f"PRAGMA wal_autocheckpoint = {self._wal_bytes // page_size}")
         connection.execute(f"PRAGMA journal_size_limit = {self._wal_bytes}")
 
@@ -122,23 +125,25 @@ class Retention:
         Args:
             connection: the writer's own, outside a transaction.
         """
-        page_size = _number(connection, "page_size")
-        limit = (self._max_mb * MB - self._wal_bytes) // page_size
-        self._slice_pages = min(SLICE_PAGES, self._wal_bytes // page_size // 2)
         self.is_due = False
-        if _number(connection, "page_count") <= limit:
+        if _number(connection, "page_count") <= self._limit:
             self.is_stuck = False
             return
         if self._is_held(connection):
             return
+        busy_ms = _number(connection, "busy_timeout")
         try:
             # Waits for nobody: whoever holds the write lock now may be thinning.
-            with closing(schema.open_for_writing(self._path, busy_ms=0)) as own:
-                self._shrink(own, limit)
-        except (sqlite3.OperationalError, TapeError) as error:
-            if not schema.is_busy(error.__cause__ or error):
+            connection.executescript("PRAGMA busy_timeout = 0; PRAGMA foreign_keys = OFF")
+            self._shrink(connection)
+        except sqlite3.OperationalError as error:
+            if not schema.is_busy(error):
                 raise
             self.is_due = True
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            connection.executescript(f"PRAGMA busy_timeout = {busy_ms}; PRAGMA foreign_keys = ON")
 
     def _is_held(self, connection: sqlite3.Connection) -> bool:
         """Whether somebody who reads keeps the WAL from being merged: more in it would make it longer, free nothing."""
@@ -148,11 +153,9 @@ class Retention:
         _, pages, merged = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         return bool(merged < pages)
 
-    def _shrink(self, connection: sqlite3.Connection, limit: int) -> None:
-        self.prepare(connection)
-        connection.execute("PRAGMA foreign_keys = OFF")
+    def _shrink(self, connection: sqlite3.Connection) -> None:
         deadline = time.monotonic() + AT_ONCE_S
-        for _ in self._slices(connection, limit):
+        for _ in self._slices(connection):
             give_way()
             if time.monotonic() > deadline:
                 self.is_due = True
@@ -160,8 +163,8 @@ class Retention:
         # What was freed at the end of the file is given back when the WAL is merged.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _slices(self, connection: sqlite3.Connection, limit: int) -> Iterator[None]:
-        while _used(connection) > AIM * limit:
+    def _slices(self, connection: sqlite3.Connection) -> Iterator[None]:
+        while _used(connection) > AIM * self._limit:
             before = self._place
             spans = self._next_spans(connection)
             if spans is None:
@@ -173,7 +176,7 @@ class Retention:
                 raise
             yield
         # What stays free is filled again before the file grows.
-        while (over := _number(connection, "page_count") - limit) > 0 and _number(connection, "freelist_count"):
+        while (over := _number(connection, "page_count") - self._limit) > 0 and _number(connection, "freelist_count"):
             connection.executescript(f"PRAGMA incremental_vacuum({min(over, self._slice_pages)})")
             yield
         if over > 0:
@@ -206,6 +209,9 @@ class Retention:
         if not found:
             return self._begin_again()
         room, spans = self._slice_pages * EVENTS_PER_PAGE, list[_Span]()
+        if is_crowded():
+            # Each statement waits for its turn on the interpreter, whatever it does.
+            room *= CROWDED
         for call_id, started_us, last_index, can_be_thinned in found:
             first, last = self._place.next_index, (last_index or 0) - KEPT_AT_ENDS
             if can_be_thinned and first <= last:
@@ -239,7 +245,8 @@ class Retention:
 
 
 def _used(connection: sqlite3.Connection) -> int:
-    return _number(connection, "page_count") - _number(connection, "freelist_count")
+    asked = "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count"
+    return int(connection.execute(asked).fetchone()[0])
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:
