@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from handmade import Handmade, gone_process
 from programs import CLIENT, Program, eventually
 from tokentape.cli import cli
 from tokentape.models import Mark, Part
+from tokentape.store import schema
+from tokentape.store.choice import Choice
+from tokentape.store.forgetting import forget
 from tokentape.testing import ProviderServer, Script, Text, WaitFor
 from values import STARTED_US, stall
 
@@ -116,6 +120,37 @@ def test_no_byte_of_a_text_is_left_and_everything_else_is(tape: Handmade, run: C
     # Who records goes on.
     tape.call(UIDS[5], *said("and on it goes"), call={"run_uid": "LAST"})
     assert uids(tape) == [UIDS[0], UIDS[3], UIDS[5]]
+
+
+@pytest.mark.scenario("retention/No byte is left")
+def test_copies_that_were_left_when_pages_were_split_or_joined_go_too(tmp_path: Path) -> None:
+    made = Handmade(tmp_path / "tape.db")
+    made.call(UIDS[0])
+    made.close()
+    random = Random(1)
+    with closing(schema.open_for_writing(made.path)) as db:
+        columns = ", ".join(row[1] for row in db.execute("pragma table_info(llm_calls)") if row[1] not in {"id", "uid"})
+        db.execute("begin")
+        for number in range(2, 2002):
+            db.execute(
+                f"insert into llm_calls (id, uid, {columns}) select ?, ?, {columns} from llm_calls where id = 1",
+                [number, f"{number:026}"],
+            )
+            label = [number, "k" * random.randrange(1, 40), f"KEY{number:05}" + "y" * random.randrange(200)]
+            db.execute("insert into call_labels values (?, ?, ?)", label)
+        db.execute("commit")
+        numbers = list(range(2, 2002))
+        random.shuffle(numbers)
+        for number in numbers[:1000]:
+            db.execute("delete from llm_calls where id = ?", [number])
+    forgotten = sorted(numbers[:1500])
+
+    found = forget(made.path, Choice(calls=[f"{number:026}" for number in forgotten]))
+
+    assert len(found.calls) == 500
+    content = raw(made.path)
+    assert [number for number in forgotten if f"KEY{number:05}".encode() in content] == []
+    assert all(f"KEY{number:05}".encode() in content for number in numbers[1500:])
 
 
 @pytest.mark.scenario("cli/Forgetting a call")

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import tokentape
-from programs import eventually, read
+from programs import Program, eventually, read
 from tokentape.cli import cli
 from tokentape.models import Part, TokenBatch
 from tokentape.process import this_process
@@ -234,6 +234,35 @@ def test_whoever_finds_the_tape_locked_leaves_it_to_the_other(large: Filled, mon
     assert not other.is_due
     assert other.thinned_calls > 20
     assert large.kept(1) == ENDS
+
+
+@pytest.mark.scenario("retention/Several processes")
+def test_processes_that_record_together_keep_the_tape_at_its_size_and_lose_nothing(tmp_path: Path) -> None:
+    code = """
+    import os, sys, tokentape
+    tokentape.enable(db=os.environ["TOKENTAPE_DB"], max_mb=2, flush_ms=10, plugins=())
+    for number in range(40):
+        with tokentape.start_llm_stream(model="m") as stream:
+            for i in range(1000):
+                stream.add_token(f" w{i}")
+    tokentape.disable()
+    """
+    program = Program(tmp_path, code)
+    processes = [program.start() for _ in range(3)]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    calls = program.rows(
+        "select events_kept, event_count, (select count(*) from llm_tokens t where t.call_id = c.id) n, "
+        "(select length(content) from llm_parts p where p.call_id = c.id) chars, status from llm_calls c"
+    )
+    assert len(calls) == 120
+    assert {(row["event_count"], row["chars"], row["status"]) for row in calls} == {(1000, 4890, "completed")}
+    assert {(row["events_kept"], row["n"]) for row in calls} == {("all", 1000), ("aggregated", 20)}
+    # The last process to end may have left the rest to the next one.
+    assert program.tape.stat().st_size < 2_500_000
+    with closing(sqlite3.connect(program.tape)) as connection:
+        assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
 
 
 def test_what_another_process_has_removed_is_not_removed_again(large: Filled, monkeypatch: pytest.MonkeyPatch) -> None:
