@@ -258,7 +258,11 @@ def test_processes_that_record_together_keep_the_tape_at_its_size_and_lose_nothi
     )
     assert len(calls) == 120
     assert {(row["event_count"], row["chars"], row["status"]) for row in calls} == {(1000, 4890, "completed")}
-    assert {(row["events_kept"], row["n"]) for row in calls} == {("all", 1000), ("aggregated", 20)}
+    left = {(row["events_kept"], row["n"]) for row in calls}
+    assert left >= {("all", 1000), ("aggregated", 20)}
+    # The size was reached in the middle of a call.
+    assert all(20 < events < 1000 for kept, events in left - {("all", 1000), ("aggregated", 20)} if kept != "all")
+    assert {events for kept, events in left if kept == "all"} == {1000}
     # The last process to end may have left the rest to the next one.
     assert program.tape.stat().st_size < 2_500_000
     with closing(sqlite3.connect(program.tape)) as connection:
