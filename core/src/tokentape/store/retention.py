@@ -1,7 +1,7 @@
 """Keeps a tape near its size: past it the token events of the oldest finished calls go, a slice at a time.
 
 Between two commits of the writer, so that nothing else waits. Of several processes that share a tape one thins at a
-time: whoever gets SQLite's write lock at once. Another leaves it, and looks again after its own next commit.
+time: whoever gets SQLite's write lock soon. Another leaves it, and looks again after its own next commit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ CROWDED: Final = 8
 CALLS_LOOKED_AT: Final = 500
 # How long the commits of this process wait at the most for what is done between them.
 AT_ONCE_S: Final = 0.05
+# How long a slice waits for the write lock: for another commit, not for another process that removes events.
+BUSY_MS: Final = 25
 # A tape that is past its size loses so much of it at once, so that there is peace until it has grown back.
 AIM: Final = 0.9
 # The WAL lies beside the file and counts: so much of the size is left to it, within these bounds.
@@ -133,8 +135,7 @@ class Retention:
             return
         busy_ms = _number(connection, "busy_timeout")
         try:
-            # Waits for nobody: whoever holds the write lock now may be thinning.
-            connection.executescript("PRAGMA busy_timeout = 0; PRAGMA foreign_keys = OFF")
+            connection.executescript(f"PRAGMA busy_timeout = {BUSY_MS}; PRAGMA foreign_keys = OFF")
             self._shrink(connection)
         except sqlite3.OperationalError as error:
             if not schema.is_busy(error):
