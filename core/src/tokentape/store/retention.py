@@ -106,7 +106,8 @@ class Retention:
         self._path = path
         self._max_mb = max_mb
         self._wal_bytes = min(max(int(max_mb * MB * WAL_SHARE), WAL_BYTES[0]), WAL_BYTES[1])
-        # In pages; known when the tape is open.
+        # Known when the tape is open; the limit is in pages.
+        self._page_size = 0
         self._limit = 0
         self._slice_pages = 0
         self._place = _Place()
@@ -115,20 +116,22 @@ class Retention:
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         """Bound the WAL of the connection that writes, and see how large its pages are."""
-        page_size = _number(connection, "page_size")
-        self._limit = (self._max_mb * MB - self._wal_bytes) // page_size
-        self._slice_pages = min(SLICE_PAGES, self._wal_bytes // page_size // 2)
-        connection.execute(f"PRAGMA wal_autocheckpoint = {self._wal_bytes // page_size}")
+        self._page_size = _number(connection, "page_size")
+        wal_pages = self._wal_bytes // self._page_size
+        self._limit = self._max_mb * MB // self._page_size - wal_pages
+        self._slice_pages = min(SLICE_PAGES, wal_pages // 2)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
         connection.execute(f"PRAGMA journal_size_limit = {self._wal_bytes}")
 
-    def step(self, connection: sqlite3.Connection) -> None:
-        """Do as much as there is time for; nothing but asking for its size where the tape is small enough.
+    def step(self, connection: sqlite3.Connection, size: int) -> None:
+        """Do as much as there is time for; nothing at all where the tape is small enough.
 
         Args:
             connection: the writer's own, outside a transaction.
+            size: bytes of the file without the WAL, for which its share is set aside.
         """
         self.is_due = False
-        if _number(connection, "page_count") <= self._limit:
+        if size <= self._limit * self._page_size:
             self.is_stuck = False
             return
         if self._is_held(connection):
@@ -182,6 +185,8 @@ class Retention:
             yield
         if over > 0:
             self._say_stuck()
+        else:
+            self.is_stuck = False
 
     def _thin(self, connection: sqlite3.Connection, spans: list[_Span]) -> None:
         if not spans:
