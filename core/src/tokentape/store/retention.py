@@ -115,7 +115,8 @@ class Retention:
         self._has_told = False
 
     def prepare(self, connection: sqlite3.Connection) -> None:
-        """Bound the WAL of the connection that writes, and see how large its pages are."""
+        """Bound the WAL of the connection that writes, and begin from the start: it may be another file."""
+        self._place, self._end_reached_s = _Place(), None
         self._page_size = _number(connection, "page_size")
         wal_pages = self._wal_bytes // self._page_size
         self._limit = self._max_mb * MB // self._page_size - wal_pages
