@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,26 @@ def recordings_here() -> None:
     """Skips the test where the recordings of real providers are not."""
     if not recordings():
         pytest.skip(f"no recordings in {folder()}; set TOKENTAPE_RECORDINGS to their folder")
+
+
+@pytest.fixture
+def read_only_folder(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Path]]]:
+    """A folder in which this process cannot write; the superuser becomes nobody for as long."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("needs the permissions of POSIX")
+    folder = Path(tempfile.mkdtemp()) if os.geteuid() == 0 else tmp_path / "read-only"
+    folder.mkdir(exist_ok=True)
+
+    def lock() -> Path:
+        folder.chmod(0o555)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        return folder
+
+    yield folder, lock
+    if os.getuid() == 0:
+        os.seteuid(0)
+    folder.chmod(0o755)
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ class _Session:
             flush_ms=chosen.flush_ms,
             stall_ms=chosen.stall_ms,
             holding=self._is_holding,
+            has_work_left=self._has_work_left,
             rules=self._rules(),
             stop_recording=disable,
         )
@@ -114,7 +115,12 @@ class _Session:
             return None
         from .store.plugin import SQLiteStore
 
-        store = SQLiteStore(self.settings.db, _this_process(), max_buffer=self.settings.max_buffer)
+        store = SQLiteStore(
+            self.settings.db,
+            _this_process(),
+            max_buffer=self.settings.max_buffer,
+            max_mb=self.settings.max_mb,
+        )
         self.host.register(store, "sqlite")
         return store
 
@@ -129,6 +135,9 @@ class _Session:
 
     def _is_holding(self) -> bool:
         return self.store is not None and bool(self.store.is_holding)
+
+    def _has_work_left(self) -> bool:
+        return self.store is not None and bool(self.store.has_work_left)
 
     def _run_of_process(self) -> RunHandle:
         # Looked at without the lock first: who stops recording holds it for as long as the last writes take.
