@@ -1,4 +1,4 @@
-/** What a replay is steered with: buttons, scrubber, and the keys people know from terminal recordings. */
+/** What a replay is steered with: buttons, scrubber, keys. */
 
 import { make, say } from "./element.js";
 import { paced, SPEEDS, TEXT_MS } from "./player.js";
