@@ -126,7 +126,7 @@ function keys(element, player, help) {
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || target.matches(TYPES)) return;
-    if (target !== document.body && !element.contains(target) && !target.closest("tape-strip")) return;
+    if (!target.contains(element) && !element.contains(target) && !target.closest("tape-strip")) return;
     if (event.defaultPrevented || (help.open && key !== "?") || (key === " " && target.matches(PRESSED))) return;
     const act = /^\d$/.test(key) ? () => player.seek((player.track.durationMs * key) / 10) : acts[key];
     if (!act) return;

@@ -84,7 +84,7 @@ export function zoomKeys(element, view) {
     ArrowRight: () => view.pan(STEP),
   };
   document.addEventListener("keydown", (event) => {
-    if (event.target !== document.body && !element.contains(event.target)) return;
+    if (!event.target.contains(element) && !element.contains(event.target)) return;
     const act = acts[event.key];
     if (!act || event.ctrlKey || event.metaKey || event.altKey || event.target.matches(TYPED)) return;
     event.preventDefault();
