@@ -655,6 +655,9 @@ def test_health_names_the_path_and_the_last_commit(store, path):
         "pending_events": 0,
         "dropped_events": 0,
         "last_commit_at": None,
+        "thinned_calls": 0,
+        "past_max_mb": False,
+        "open_to_others": [],
     }
     assert len(after["last_commit_at"]) == 27
 

@@ -55,9 +55,9 @@ def rows() -> Iterator[Row]:
     bare: list[float] = []
     plain: list[list[float]] = []
     endless: list[list[float]] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(_streaming.Stream, "__stream__", _paced):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(_streaming.Stream, "__stream__", paced):
         for number in range(ROUNDS):
-            bare.append(_p99(late for _, late in _streams()))
+            bare.append(p99(late for _, late in streams()))
             plain.append(_beside(Path(folder) / f"{number}.db"))
             with mock.patch.object(recording, "_registered", [Endless()]):
                 endless.append(_beside(Path(folder) / f"endless-{number}.db"))
@@ -66,7 +66,7 @@ def rows() -> Iterator[Row]:
 
 
 def _row(what: str, beside: list[list[float]], bare: list[float]) -> Row:
-    added = [_p99(delays) - alone for delays, alone in zip(beside, bare, strict=True)]
+    added = [p99(delays) - alone for delays, alone in zip(beside, bare, strict=True)]
     spread = (
         f"median of {ROUNDS} rounds, {shown(min(added))} to {shown(max(added))}; {shown(median(bare))} ms bare; "
         f"{sum(map(len, beside)):,} chunks met the writer"
@@ -92,7 +92,7 @@ def _recorded(db: Path) -> tuple[Delays, Spans]:
     with mock.patch.object(Writer, "_round", timed):
         tokentape.enable(db=db)
         try:
-            delays = _streams()
+            delays = streams()
         finally:
             tokentape.disable()
     with sqlite3.connect(db) as connection:
@@ -102,7 +102,7 @@ def _recorded(db: Path) -> tuple[Delays, Spans]:
     return delays, rounds
 
 
-def _streams() -> Delays:
+def streams() -> Delays:
     """Delays of all chunks of all streams, each with when it was due, in s and ms."""
     delays: Delays = []
     with answers.client() as client:
@@ -120,7 +120,7 @@ def _read(client: Any, delays: Delays) -> None:
         delays.append((_latest.due, (time.perf_counter() - _latest.due) * 1e3))
 
 
-def _paced(stream: Any) -> Iterator[Any]:
+def paced(stream: Any) -> Iterator[Any]:
     """Hands over a chunk each time one is due, as a provider would."""
     due = time.perf_counter()
     for chunk in islice(cycle(CHUNK_OBJECTS), CHUNKS):
@@ -130,5 +130,5 @@ def _paced(stream: Any) -> Iterator[Any]:
         yield chunk
 
 
-def _p99(delays: Any) -> float:
+def p99(delays: Any) -> float:
     return quantiles(delays, n=100, method="inclusive")[98]

@@ -54,7 +54,7 @@ def _measured(db: Path, **settings: str) -> tuple[list[float], list[float]]:
     """Times of one batch, and rates of whole calls, on a tape of their own, built-in secrets masked."""
     tokentape.enable(db=db, flush_ms=NEVER_MS, **settings)
     # While a call is open the writer does not go idle: nothing but a flush makes it work.
-    open_throughout = _started()
+    open_throughout = started()
     try:
         return [_batch() for _ in range(ROUNDS)], [_rate() for _ in range(ROUNDS)]
     finally:
@@ -64,9 +64,9 @@ def _measured(db: Path, **settings: str) -> tuple[list[float], list[float]]:
 
 def _batch() -> float:
     """Milliseconds until the events of a call that goes on are committed."""
-    call = _started()
+    call = started()
     tokentape.flush()
-    last_ns = _fill(call, EVENTS)
+    last_ns = fill(call, EVENTS)
     start = time.perf_counter()
     tokentape.flush()
     took = (time.perf_counter() - start) * 1e3
@@ -78,14 +78,14 @@ def _rate() -> float:
     """Events a second of processor time, for calls that open, stream and end: redaction, metrics and rows included."""
     tokentape.flush()
     for _ in range(CALLS):
-        call = _started()
-        call.end("completed", at_ns=_fill(call, EVENTS))
+        call = started()
+        call.end("completed", at_ns=fill(call, EVENTS))
     start = time.process_time()
     tokentape.flush()
     return CALLS * EVENTS / (time.process_time() - start)
 
 
-def _started() -> CallRecorder:
+def started() -> CallRecorder:
     recorder = active()
     call = recorder.start(Request("benchmark", "chat", "openai", "gpt-x")) if recorder is not None else None
     if call is None:
@@ -93,7 +93,7 @@ def _started() -> CallRecorder:
     return call
 
 
-def _fill(call: CallRecorder, count: int) -> int:
+def fill(call: CallRecorder, count: int) -> int:
     """Append events 5 to 35 ms apart, as a reader would; returns when the last of them came."""
     part, at = call.part("text"), call.start_ns
     random = Random(count)

@@ -18,6 +18,7 @@ ENV_PREFIX: Final = "TOKENTAPE_"
 # Variables that are no settings of `enable()`: the run a child process hangs under and the file it leaves notes in, the
 # switches, our tests' own.
 OTHER_VARIABLES: Final = frozenset({"RUN", "RUN_NOTES", "DISABLED", "STRICT", "RECORDINGS"})
+DEFAULT_MAX_MB: Final = 1024
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 # What `redact` can switch on by its name alone.
@@ -40,6 +41,7 @@ class Settings:
         stall_ms: a gap at least this long is a stall.
         flush_ms: the most a crash can lose.
         max_buffer: token events held while the database cannot be written.
+        max_mb: size of the tape in millions of bytes; past it the token events of the oldest finished calls go.
     """
 
     db: Path | None
@@ -52,6 +54,7 @@ class Settings:
     stall_ms: float = 1000.0
     flush_ms: float = 250.0
     max_buffer: int = 100_000
+    max_mb: int = DEFAULT_MAX_MB
 
 
 def resolve(keywords: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -224,4 +227,5 @@ _PARSERS: Final[Mapping[str, tuple[Callable[[Any], Any], str]]] = {
     "stall_ms": (_number(1.0, 86_400_000.0), "milliseconds, from 1 to 86400000"),
     "flush_ms": (_number(1.0, 60_000.0), "milliseconds, from 1 to 60000"),
     "max_buffer": (_count, "a whole number of token events, from 1"),
+    "max_mb": (_count, "a whole number of megabytes, from 1"),
 }

@@ -44,6 +44,7 @@ class _Live:
     gate: Gate
     redactor: CallRedactor | None
     parts: int = 0
+    noted: int = 0
     seen: Seen = field(default_factory=Seen)
 
 
@@ -55,6 +56,7 @@ class Writer:
         flush_ms: time between two rounds.
         stall_ms: a gap at least this long is a stall.
         holding: whether an output still holds something that it could not write.
+        has_work_left: whether an output has more to do that nobody waits for.
         rules: what is a secret.
         stop_recording: called when a multiprocessing child ends, which is not told by `atexit`.
     """
@@ -66,6 +68,7 @@ class Writer:
         flush_ms: float,
         stall_ms: float,
         holding: Callable[[], bool] = lambda: False,
+        has_work_left: Callable[[], bool] = lambda: False,
         rules: Rules = BUILT_IN,
         stop_recording: Callable[[], object] = lambda: None,
     ) -> None:
@@ -76,6 +79,7 @@ class Writer:
         self._stall_ms = stall_ms
         self._holding = holding
         self._gates = {level: Gate(level, rules) for level in CONTENT_LEVELS}
+        self._has_work_left = has_work_left
         self._stop_recording = stop_recording
         self._reset()
 
@@ -158,7 +162,7 @@ class Writer:
         self._round()
 
     def _wait(self) -> None:
-        if self.recorder.open or self._live or self._holding():
+        if self.recorder.open or self._live or self._holding() or self._has_work_left():
             asleep_ns = self._now()
             if not self._wake.wait(self._flush_s) and asleep_ns is not None:
                 self._note_lateness(asleep_ns + int(self._flush_s * 1e9), self._now())
@@ -190,6 +194,7 @@ class Writer:
         try:
             self._take_queue()
             for recorded, live in list(self._live.items()):
+                self._take_labels(recorded, live)
                 self._take_events(recorded, live)
             self._host.call("tokentape_flush")
         except Exception as fault:
@@ -228,6 +233,7 @@ class Writer:
         live = self._live.pop(recorded, None)
         if live is None:
             return
+        self._take_labels(recorded, live)
         self._take_events(recorded, live)
         with faults.guard(f"{recorded.call.adapter} adapter", "a call's usage"):
             recorded.conclude()
@@ -235,6 +241,14 @@ class Writer:
             self._tokens(live, live.redactor.finish())
         call = finished(live.call, recorded, live.seen, self._stall_ms, live.gate)
         self._host.call("tokentape_call_finished", call=call)
+
+    def _take_labels(self, recorded: CallRecorder, live: _Live) -> None:
+        """Take the labels that a call got since it was announced."""
+        if len(recorded.noted) > live.noted:
+            noted = dict(recorded.noted)
+            live.noted = len(noted)
+            live.call = replace(live.call, labels={**live.call.labels, **live.gate.json(noted)})
+            self._host.call("tokentape_call_labelled", call=live.call)
 
     def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
         """Take the complete events from the front of a call's list, a slice at a time."""

@@ -18,6 +18,7 @@ from .options import db_option, example
     epilog=example("tokentape run app.py", "tokentape show"),
     commands_in={
         "demo": ".demo",
+        "forget": ".forget",
         "list": ".list",
         "metadata": ".metadata",
         "path": ".path",
@@ -25,6 +26,7 @@ from .options import db_option, example
         "ps": ".ps",
         "run": ".run",
         "show": ".show",
+        "snapshot": ".snapshot",
         "status": ".status",
     },
     brought_by={"serve": "datasette"},

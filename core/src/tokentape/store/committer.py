@@ -18,6 +18,7 @@ from ..courtesy import give_way
 from ..errors import TapeError
 from ..models import Process
 from . import lost, schema, writes
+from .retention import Retention
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +56,13 @@ class Committer:
         path: the tape.
         process: who writes.
         busy_ms: how long one commit waits for other writers.
+        retention: keeps the tape at its size, between commits.
 
     Attributes:
         round: goes up whenever operations that were held are held no more.
     """
 
-    def __init__(self, path: Path, process: Process, *, busy_ms: int) -> None:
+    def __init__(self, path: Path, process: Process, *, busy_ms: int, retention: Retention) -> None:
         self.operations: list[Operation] = []
         self.pending_events = 0
         self.given_up_events = 0
@@ -70,12 +72,14 @@ class Committer:
         self._path = path
         self._process = process
         self._busy_ms = busy_ms
+        self._retention = retention
         self._process_id: int | None = None
         self._calls: dict[str, writes.CallRow | None] = {}
         self._runs: dict[str, bool | None] = {}
         self._seen_s = 0.0
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._size = 0
         self._lock = threading.Lock()
         self._forking: int | None = None
 
@@ -93,6 +97,9 @@ class Committer:
         """Write everything that is held; if the database cannot be written, say so once and keep it."""
         heard_of_s = time.monotonic() - self._seen_s
         if not self.operations and (self._process_id is None or heard_of_s < SEEN_IDLE_S):
+            if self._retention.is_due:
+                self._look()
+                self._retain()
             return
         with self._lock:
             try:
@@ -103,6 +110,7 @@ class Committer:
                 self._failed(error)
             else:
                 self._worked()
+        self._retain()
 
     def close(self) -> None:
         """Close the tape; a commit that is stuck in the database keeps its connection until the process ends."""
@@ -129,17 +137,21 @@ class Committer:
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; opened anew if it was closed, or if the file at the path is another one by now."""
-        if self._connection is not None and self._file != _identity(self._path):
+        if self._connection is not None and self._file != self._look():
             self._disconnect()
         if self._connection is None:
             self._connection = schema.open_for_writing(self._path, busy_ms=self._busy_ms)
+            self._retention.prepare(self._connection)
             # It may be a new file, which knows nothing of all this.
             self._process_id, self._calls, self._runs = None, {}, {}
-            self._file = _identity(self._path)
+            self._file = self._look()
         return self._connection
 
-    def _commit(self, connection: sqlite3.Connection) -> tuple[Operation, Exception] | None:
+    def _commit(self, connection: sqlite3.Connection, *, gathers: bool = True) -> tuple[Operation, Exception] | None:
         """Write everything in one transaction.
+
+        Args:
+            gathers: whether operations may be written together; if not, it is known which could not be written.
 
         Returns:
             The operation that could not be written whatever the state of the database, and why; then nothing is.
@@ -148,19 +160,38 @@ class Committer:
         try:
             connection.execute("BEGIN IMMEDIATE")
             process_id = self._note_process(connection)
-            to = writes.Transaction(connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs))
+            to = writes.Transaction(
+                connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), gathers
+            )
             for operation in self.operations:
                 operation.write(to)
                 give_way()
+            writes.put_gathered(to)
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if operation is None or _is_outage(error):
                 raise
-            return operation, error
+            return self._commit(connection, gathers=False) if gathers else (operation, error)
         self._settle(to)
         return None
+
+    def _look(self) -> tuple[int, int] | None:
+        """Which file is at the path, and how large it is."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        self._size = stat.st_size
+        return stat.st_dev, stat.st_ino
+
+    def _retain(self) -> None:
+        """Keep the tape at its size, for a moment; what is left to do then is due after the next commit."""
+        with self._lock:
+            if self._connection is not None and self.last_error is None:
+                with faults.guard("store", "keeping the tape at its size"):
+                    self._retention.step(self._connection, self._size)
 
     def _settle(self, committed: writes.Transaction) -> None:
         self.operations, self.pending_events = [], 0
@@ -226,14 +257,6 @@ def _keep(known: ChainMap[str, Any]) -> None:
 
 def _now() -> str:
     return utc_text(time.time_ns() // 1000)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return stat.st_dev, stat.st_ino
 
 
 def _is_outage(error: Exception) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,7 @@ APPLICATION_ID: Final = 0x74617065
 FORMAT: Final = 1
 OPEN_BUSY_MS: Final = 5000
 RETRY_S: Final = 0.01
+IMMUTABLE: Final = "&immutable=1"
 
 
 def migrations() -> Any:
@@ -64,6 +66,8 @@ def open_for_writing(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite3.Conn
         _switch_to_wal(connection, busy_ms)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # FAST would leave the text of deleted events on pages that have become free.
+        connection.execute("PRAGMA secure_delete = ON")
     except sqlite3.Error as error:
         connection.close()
         raise TapeError(f"{path} cannot be written ({error}); free it, or choose another file") from error
@@ -92,13 +96,28 @@ def open_for_reading(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite_utils
     _refuse_folder(path)
     from sqlite_utils import Database
 
-    connection = _readable(path, busy_ms)
+    connection = _readable(path, busy_ms)[0]
     try:
         check_readable(connection, path)
     except BaseException:
         connection.close()
         raise
     return Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def attach(connection: sqlite3.Connection, path: Path, name: str, *, busy_ms: int = OPEN_BUSY_MS) -> None:
+    """Attach another tape of this version to a connection, to be read only.
+
+    Raises:
+        NewerTape: written by a newer version of tokentape.
+        TapeError: it is no tape, or cannot be read.
+    """
+    readable, how = _readable(path, busy_ms)
+    with closing(readable):
+        check_readable(readable, path)
+        if tape_format(readable) > FORMAT:
+            raise _newer(path)
+    connection.execute(f"ATTACH ? AS {name}", [f"{path.absolute().as_uri()}?mode=ro{how}"])
 
 
 def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
@@ -116,7 +135,7 @@ def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
         raise _newer(path)
 
 
-def is_busy(error: Exception) -> bool:
+def is_busy(error: BaseException) -> bool:
     """Whether SQLite gave up because somebody else has the database locked."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -169,7 +188,8 @@ def _connect(path: Path, mode: str, busy_ms: int, more: str = "") -> sqlite3.Con
         raise TapeError(f"{path} cannot be opened ({error}); choose another file") from error
 
 
-def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
+def _readable(path: Path, busy_ms: int) -> tuple[sqlite3.Connection, str]:
+    """A connection that reads, and what had to be added to its address for that."""
     connection = _connect(path, "ro", busy_ms)
     try:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -184,10 +204,10 @@ def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
                 "copy both files to one, and read them there"
             ) from error
         # Reading in WAL mode writes -shm. Where that is not possible nobody else can write either.
-        return _connect(path, "ro", busy_ms, "&immutable=1")
+        return _connect(path, "ro", busy_ms, IMMUTABLE), IMMUTABLE
     except sqlite3.DatabaseError:
         pass  # told apart below, with a message that says what it is
-    return connection
+    return connection, ""
 
 
 def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
