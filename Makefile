@@ -26,7 +26,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check matrix bench cassettes pictures screenshots clean
+.PHONY: help demo test nightly check matrix bench cassettes pictures screenshots clean
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -36,6 +36,9 @@ demo: $(VENV)/runtime ## record real SDK streams from a local server, and show w
 
 test: $(VENV)/dev ## run the tests (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+nightly: $(VENV)/dev ## run the tests that take longer than a minute each (ARGS="-k name" for some)
+	@$(BIN)/python -m pytest -m nightly --verbose --capture no $(ARGS)
 
 check: $(VENV)/dev ## lint, format, types, floors, specifications (needs npx)
 	$(BIN)/ruff check
