@@ -585,7 +585,10 @@ def test_a_folder_that_went_away_is_made_again_with_everything_that_is_open(stor
 
     assert tokens(rows) == ["kept"]
     assert [(row["uid"], row["status"]) for row in rows("llm_calls")] == [("CALL", "completed")]
-    assert [row["uid"] for row in rows("runs")] == ["INNER"]
+    assert [(row["uid"], row["parent_id"]) for row in rows("runs")] == [("RUN", None), ("INNER", 1)]
+    assert [(row["event_count"], row["dropped_count"], row["events_kept"]) for row in rows("llm_calls")] == [
+        (2, 1, "dropped")
+    ]
     assert [(row["key"], row["value"]) for row in rows("call_labels")] == [("env", "prod")]
 
 
@@ -655,6 +658,8 @@ def test_health_names_the_path_and_the_last_commit(store, path):
         "pending_events": 0,
         "dropped_events": 0,
         "last_commit_at": None,
+        "set_aside": [],
+        "network_file_system": None,
     }
     assert len(after["last_commit_at"]) == 27
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import ChainMap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, repeat
 from typing import Final, NamedTuple
@@ -39,10 +39,16 @@ STALLS: Final = (
 
 
 class CallRow(NamedTuple):
-    """Where a call is on the tape: its id, and the index of its next event."""
+    """Where a call is on the tape.
+
+    Attributes:
+        next_index: of its next event.
+        missing: how many events were committed that are not here: the file was replaced since.
+    """
 
     id: int
     next_index: int
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +60,14 @@ class Transaction:
         calls: calls that are known to be on the tape, by uid; None for one that has ended. The first map holds what
             this transaction adds.
         runs: runs that are known to be on the tape, likewise.
+        elsewhere: how many events of a call were committed to files that have been at this path before.
     """
 
     connection: sqlite3.Connection
     process_id: int
     calls: ChainMap[str, CallRow | None]
     runs: ChainMap[str, bool | None]
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,26 +176,26 @@ def open_call(to: Transaction, call: Call, run: Run | None) -> CallRow:
 
 def add_events(to: Transaction, call: Call, run: Run | None, events: Events) -> None:
     """Add token events behind those that the call has, and keep its counters fresh."""
-    call_id, first = open_call(to, call, run)
+    call_id, first, missing = open_call(to, call, run)
     _put_parts(to.connection, call_id, map(rows.part_row, events.parts), "ON CONFLICT DO NOTHING")
     _insert_tokens(to.connection, call_id, first, events)
     logprobs = [(call_id, first + position, text) for position, text in events.logprobs.items()]
     insert_many(to.connection, LOGPROBS, logprobs)
-    to.calls[call.uid] = CallRow(call_id, first + len(events.offset_us))
+    to.calls[call.uid] = CallRow(call_id, first + len(events.offset_us), missing)
     if not events.is_last:
         to.connection.execute(
             "UPDATE llm_calls SET event_count = event_count + :seen, dropped_count = :dropped, "
             "last_event_at = coalesce(:last, last_event_at), "
             "events_kept = CASE WHEN :dropped > 0 THEN 'dropped' ELSE events_kept END WHERE id = :id",
-            {"seen": events.seen, "dropped": events.dropped, "last": events.last_event_at, "id": call_id},
+            {"seen": events.seen, "dropped": events.dropped + missing, "last": events.last_event_at, "id": call_id},
         )
 
 
 def close_call(to: Transaction, call: FinishedCall, run: Run | None, end: End) -> None:
     """Note how a call ended, with its parts and stalls."""
-    call_id, _ = open_call(to, call, run)
-    ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped}
-    if end.dropped:
+    call_id, _, missing = open_call(to, call, run)
+    ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped + missing}
+    if ours["dropped_count"]:
         ours["events_kept"] = "dropped"
     update_call(to.connection, call_id, rows.finished_row(call) | ours)
     for part in end.halves:
@@ -219,17 +227,20 @@ def add_mark(to: Transaction, mark: Mark) -> None:
 def _add_call(to: Transaction, call: Call) -> CallRow:
     row = rows.call_row(call) | {"process_id": to.process_id}
     added = _insert(to.connection, "llm_calls", row, "ON CONFLICT (uid) DO NOTHING")
+    elsewhere = to.elsewhere.get(call.uid, 0)
     if not added.rowcount:
-        return CallRow(
-            *to.connection.execute(
-                "SELECT id, (SELECT coalesce(max(token_index) + 1, 0) FROM llm_tokens WHERE call_id = llm_calls.id) "
-                "FROM llm_calls WHERE uid = :uid",
-                row,
-            ).fetchone()
-        )
+        call_id, first = to.connection.execute(
+            "SELECT id, (SELECT coalesce(max(token_index) + 1, 0) FROM llm_tokens WHERE call_id = llm_calls.id) "
+            "FROM llm_calls WHERE uid = :uid",
+            row,
+        ).fetchone()
+        return CallRow(call_id, first, max(0, elsewhere - first))
     call_id = int(added.lastrowid or 0)
     insert_many(to.connection, LABELS, [(call_id, *label) for label in rows.label_rows(call.labels)])
-    return CallRow(call_id, 0)
+    if elsewhere:
+        missing = {"event_count": elsewhere, "dropped_count": elsewhere, "events_kept": "dropped"}
+        update_call(to.connection, call_id, missing)
+    return CallRow(call_id, 0, elsewhere)
 
 
 def _insert_tokens(connection: sqlite3.Connection, call_id: int, first: int, events: Events) -> None:
