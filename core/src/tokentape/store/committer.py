@@ -217,6 +217,7 @@ class Committer:
         """
         most = COMMIT_EVENTS if self.last_error is None else TRIED_EVENTS
         connection = self._connected()
+        is_first = self._process_id is None
         while True:
             piece = self._first(most)
             failed = self._commit(connection, piece)
@@ -225,8 +226,12 @@ class Committer:
                 continue
             self._settle(piece)
             if not self.operations:
-                return
+                break
             most = COMMIT_EVENTS
+        if is_first:
+            # Whatever other processes have left on the tape: what is ours has been written.
+            with faults.guard("store", "what became of calls of dead processes"):
+                lost.mark_lost(connection, ours=self._process_id)
 
     def _first(self, most: int) -> list[Operation]:
         """Operations from the front, as many as fit in one transaction."""
@@ -254,17 +259,12 @@ class Committer:
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if operation is None or _is_outage(error):
+            if operation is None or is_outage(error):
                 raise
             return operation, error
         if files.identity(self._path) != self._file:
             raise _Moved(self._path)
-        is_first = self._process_id is None
         self._learn(to)
-        if is_first:
-            # Whatever other processes have left on the tape: what is ours has been written.
-            with faults.guard("store", "what became of calls of dead processes"):
-                lost.mark_lost(connection, ours=to.process_id)
         return None
 
     def _begun(self, connection: sqlite3.Connection) -> writes.Transaction:
@@ -380,6 +380,6 @@ def _now() -> str:
     return utc_text(time.time_ns() // 1000)
 
 
-def _is_outage(error: Exception) -> bool:
+def is_outage(error: Exception) -> bool:
     """Whether it is the database that cannot be written, and not one operation that cannot be stored."""
     return type(error) in {sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError, MemoryError}

@@ -12,7 +12,7 @@ from ..clock import utc_text
 from ..hookspecs import hookimpl
 from ..models import Call, FinishedCall, Mark, Process, Run, TokenBatch
 from . import networks, rows, writes
-from .committer import COMMIT_EVENTS, Committer, Operation, Write
+from .committer import COMMIT_EVENTS, Committer, Operation, Write, is_outage
 from .text import CallText
 
 logger = logging.getLogger(__name__)
@@ -210,10 +210,17 @@ class SQLiteStore:
 
     def _go_on(self, to: writes.Transaction) -> None:
         """Put the runs and calls that are under way on a file that may not have them, outer ones first."""
-        for run in self._runs.values():
-            writes.open_run(to, run)
-        for live in self._live.values():
-            writes.open_call(to, live.call, live.run)
+        of_runs: list[Write] = [partial(writes.open_run, run=run) for run in self._runs.values()]
+        of_calls: list[Write] = [
+            partial(writes.open_call, call=live.call, run=live.run) for live in self._live.values()
+        ]
+        for write in (*of_runs, *of_calls):
+            try:
+                write(to)
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                # It cannot be stored at all, which is reported where it is first written.
 
     def _tell_dropped(self) -> None:
         """Say once, when the buffer has emptied, how much did not fit into it."""
