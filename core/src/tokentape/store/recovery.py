@@ -108,6 +108,7 @@ def _opened(broken: Path, target: Path, stack: ExitStack) -> sqlite3.Connection 
     """A connection to what can be opened of the damaged tape; None if it is healthy."""
     try:
         source = stack.enter_context(closing(schema.open_for_reading(broken).conn))
+        source.text_factory = _decoded
         schema.check_readable(source, broken)
         if source.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",):
             return None
@@ -121,8 +122,12 @@ def _opened(broken: Path, target: Path, stack: ExitStack) -> sqlite3.Connection 
         source = _with_new_header(broken, target, stack) if isinstance(error, TapeError) else source
     if schema.tape_format(source) > schema.FORMAT:
         raise schema.newer(broken)
-    source.text_factory = lambda text: text.decode("utf-8", "replace")
+    source.text_factory = _decoded
     return source
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
 
 
 def _with_new_header(broken: Path, target: Path, stack: ExitStack) -> sqlite3.Connection:
@@ -253,14 +258,14 @@ def _count_missing(new: sqlite3.Connection, found: Recovered) -> None:
     counted = new.execute(
         "SELECT id, event_count, dropped_count, (SELECT count(*) FROM llm_tokens WHERE call_id = c.id), "
         "(SELECT coalesce(max(token_index) + 1, 0) FROM llm_tokens WHERE call_id = c.id) "
-        "FROM llm_calls c WHERE events_kept IN ('all', 'dropped')"
+        "FROM llm_calls c WHERE events_kept NOT IN ('sampled_out', 'packed', 'aggregated')"
     ).fetchall()
     for call_id, events, dropped, count, end in counted:
         missing = max(events - dropped, end) - count
         if missing > 0:
             found.missing_events += missing
             found.calls_with_missing += 1
-            changed = {"event_count": max(events, end + dropped), "dropped_count": dropped + missing}
+            changed = {"event_count": count + missing + dropped, "dropped_count": dropped + missing}
             writes.update_call(new, call_id, changed | {"events_kept": "dropped"})
         if count < end:
             _renumber(new, call_id)

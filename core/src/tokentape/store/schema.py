@@ -216,7 +216,7 @@ def _connect(path: Path, mode: str, busy_ms: int, more: str = "") -> sqlite3.Con
 def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
     connection = _connect(path, "ro", busy_ms)
     try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        _count_tables(connection)
     except sqlite3.OperationalError as error:
         connection.close()
         if is_busy(error):
@@ -239,7 +239,7 @@ def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
     application = None
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        tables = _count_tables(connection)
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
@@ -249,6 +249,16 @@ def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
     if application != APPLICATION_ID and (application or tables):
         raise NotATape(f"{path} is a database of another application; choose another file")
     return tape_format(connection)
+
+
+def _count_tables(connection: sqlite3.Connection) -> int:
+    try:
+        return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except UnicodeDecodeError as error:
+        # SQLite quotes what it found in place of a name, and Python cannot read that.
+        found = sqlite3.DatabaseError("malformed database schema")
+        found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise found from error
 
 
 def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
