@@ -224,7 +224,7 @@ def test_mistakes_are_answered_in_one_line_and_nothing_is_half_done(broken, heal
     with closing(sqlite3.connect(newer)) as connection:
         connection.execute("PRAGMA user_version = 99")
     with newer.open("r+b") as file:
-        file.seek(30 * PAGE)
+        file.seek(PAGE)
         file.write(b"\xff" * 20 * PAGE)
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection:

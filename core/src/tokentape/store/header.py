@@ -11,10 +11,17 @@ from typing import Final
 
 # Of SQLite's file format: an inner page of a table's tree, and where things are on a page and in the header.
 _INNER: Final = 0x05
-_HEADER: Final = 100
+SIZE: Final = 100
+_BEGINNING: Final = b"SQLite format 3\0"
+_FORMAT: Final = slice(60, 64)
 _PAGE_SIZE: Final = slice(16, 18)
 _PAGE_COUNT: Final = slice(28, 32)
 _FREE_PAGES: Final = slice(32, 40)
+
+
+def format_of(header: bytes) -> int:
+    """What stands in `user_version`; 0 where the header is damaged itself."""
+    return int.from_bytes(header[_FORMAT]) if header.startswith(_BEGINNING) else 0
 
 
 def transplant(healthy: Path, damaged: Path) -> None:
@@ -44,7 +51,7 @@ def _schema_pages(pages: bytes, size: int) -> list[int]:
         number = waiting.pop()
         found.append(number)
         page = pages[(number - 1) * size : number * size]
-        begin = _HEADER if number == 1 else 0
+        begin = SIZE if number == 1 else 0
         if page[begin] == _INNER:
             cells = int.from_bytes(page[begin + 3 : begin + 5])
             waiting.append(int.from_bytes(page[begin + 8 : begin + 12]))

@@ -134,6 +134,9 @@ def _with_new_header(broken: Path, target: Path, stack: ExitStack) -> sqlite3.Co
     """A copy in which the pages that say where the tables are, are those of a new tape."""
     if not target.parent.is_dir():
         raise TapeError(f"{target.parent} does not exist; name a file in a folder that does")
+    with broken.open("rb") as file:
+        if header.format_of(file.read(header.SIZE)) > schema.FORMAT:
+            raise schema.newer(broken)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=target.parent, prefix=".tokentape-")))
     schema.open_for_writing(folder / "new.db").close()
     copy = folder / "copy.db"
