@@ -88,7 +88,7 @@ class Tape(Timelines, Stats, Live):
         """Mark what dead processes left running as `lost`, in one short write.
 
         Returns:
-            How many calls were marked; 0 also where the tape cannot be written, or is damaged: what is asked next says so.
+            How many calls were marked; 0 also where the tape cannot be written, or is damaged: other questions say so.
         """
         try:
             if self.is_newer or not gone_processes(self._connection):
