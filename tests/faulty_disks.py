@@ -55,6 +55,10 @@ class SmallDisk:
                 except OSError:
                     pass  # full, as far as pieces of this size go
 
+    def remount(self, mode: str) -> None:
+        """Make it read-only, `ro`, or writable, `rw`."""
+        subprocess.run(["mount", "-o", f"remount,{mode}", str(self.folder)], check=True)
+
     def empty(self) -> None:
         """Give the room back."""
         self._ballast.unlink()

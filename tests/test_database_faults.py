@@ -17,7 +17,10 @@ import tokentape
 from faulty_disks import locked_by_another_process, overwrite, small_disk
 from programs import eventually, read
 from tape_reader import TapeReader
+from tokentape.models import Part, TokenBatch
 from tokentape.store import networks, schema
+from tokentape.store.plugin import SQLiteStore
+from values import call_value, finished, process_value
 
 pytestmark = pytest.mark.usefixtures("lenient")
 COUNTS = "SELECT count(*) AS n FROM llm_tokens"
@@ -166,33 +169,30 @@ def test_a_disk_that_is_full_at_the_start_is_recorded_to_when_it_is_not(recordin
 
 
 @pytest.mark.scenario("storage/Folder that becomes read-only")
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="the superuser can become somebody else")
-def test_a_folder_that_becomes_read_only_is_waited_for(recording, tmp_path_factory) -> None:
-    folder = tmp_path_factory.mktemp("shared")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    os.chown(folder, 65534, 65534)
-    os.seteuid(65534)
-    try:
-        tape = recording(folder / "tape.db")
-        streamed = Streamed()
-        streamed.read(10)
-        assert tokentape.flush(10)
-        folder.chmod(0o555)
-        # What has the tape open can still write to it; after a fork it is opened again, which makes files beside it.
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
-        streamed.read(10)
-        assert "cannot be written" in failing()
-        folder.chmod(0o755)
-        streamed.end()
-        assert tokentape.flush(20)
-        assert tape.rows(COUNTS) == [{"n": 20}]
-        tokentape.disable()
-    finally:
-        os.seteuid(0)
+def test_a_folder_that_becomes_read_only_is_waited_for(tmp_path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        store = SQLiteStore(disk.folder / "tape.db", process_value(), max_buffer=15)
+        call = call_value()
+        store.tokentape_call_started(call)
+        store.tokentape_tokens(call, TokenBatch([1], [1], [0], ["a"], parts=(Part(0, "text"),)))
+        store.tokentape_flush()
+        # What is open for writing keeps a file system from becoming read-only; over a fork the tape is closed.
+        store.before_fork()
+        store.after_fork_in_parent()
+        disk.remount("ro")
+        store.tokentape_tokens(call, TokenBatch([2] * 20, [1] * 20, [0] * 20, ["b"] * 20))
+        store.tokentape_flush()
+        assert store.health()["last_error"] is not None
+        assert (store.pending_events, store.health()["dropped_events"]) == (15, 5)
+        disk.remount("rw")
+        store.tokentape_call_finished(finished(call, event_count=21))
+        store.tokentape_flush()
+        assert store.health()["last_error"] is None
+        assert read(store.path, "SELECT event_count, dropped_count FROM llm_calls") == [
+            {"event_count": 21, "dropped_count": 5}
+        ]
+        assert read(store.path, COUNTS) == [{"n": 16}]
+        store.tokentape_shutdown()
 
 
 @pytest.mark.scenario("storage/Deleted while it is written")
