@@ -40,12 +40,12 @@ Spans = list[tuple[float, float]]
 def rows() -> Iterator[Row]:
     """The 99th percentile of what the writer adds."""
     bare, recorded, beside = [], [], []
-    with tempfile.TemporaryDirectory() as folder, mock.patch.object(_streaming.Stream, "__stream__", _paced):
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(_streaming.Stream, "__stream__", paced):
         for number in range(ROUNDS):
-            bare.append(_p99(late for _, late in _streams()))
+            bare.append(p99(late for _, late in streams()))
             delays, rounds = _recorded(Path(folder) / f"{number}.db")
             during = [late for due, late in delays if any(begun <= due <= ended for begun, ended in rounds)]
-            recorded.append(_p99(during))
+            recorded.append(p99(during))
             beside.append(len(during))
     added = [with_us - alone for with_us, alone in zip(recorded, bare, strict=True)]
     spread = (
@@ -68,7 +68,7 @@ def _recorded(db: Path) -> tuple[Delays, Spans]:
     with mock.patch.object(Writer, "_round", timed):
         tokentape.enable(db=db)
         try:
-            delays = _streams()
+            delays = streams()
         finally:
             tokentape.disable()
     with sqlite3.connect(db) as connection:
@@ -78,7 +78,7 @@ def _recorded(db: Path) -> tuple[Delays, Spans]:
     return delays, rounds
 
 
-def _streams() -> Delays:
+def streams() -> Delays:
     """Delays of all chunks of all streams, each with when it was due, in s and ms."""
     delays: Delays = []
     with answers.client() as client:
@@ -96,7 +96,7 @@ def _read(client: Any, delays: Delays) -> None:
         delays.append((_latest.due, (time.perf_counter() - _latest.due) * 1e3))
 
 
-def _paced(stream: Any) -> Iterator[Any]:
+def paced(stream: Any) -> Iterator[Any]:
     """Hands over a chunk each time one is due, as a provider would."""
     due = time.perf_counter()
     for chunk in islice(cycle(CHUNK_OBJECTS), CHUNKS):
@@ -106,5 +106,6 @@ def _paced(stream: Any) -> Iterator[Any]:
         yield chunk
 
 
-def _p99(delays: Any) -> float:
+def p99(delays: Any) -> float:
+    """The 99th percentile."""
     return quantiles(delays, n=100, method="inclusive")[98]
