@@ -126,7 +126,7 @@ def test_nothing_is_missing_whoever_else_has_the_tape_open(
         workers.start()
         while not looked or workers.running():
             with urllib.request.urlopen(f"{url}/tape/calls.json?_size=10", timeout=60) as answer:
-                assert json.load(answer)["ok"] is True
+                assert "rows" in json.load(answer)
             looked += 1
             time.sleep(0.2)
         reports = workers.reports()

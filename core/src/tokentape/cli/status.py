@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
 import click
 
 from .. import words
+from ..store.files import those_aside
+from ..store.networks import network_of
 from .options import configured, db_option, example, json_option, opened
 from .terminal import one_line, print_json
 
@@ -54,7 +57,9 @@ def _on_tape(db: str | None) -> dict[str, Any]:
         return {"path": str(path or "none"), "exists": False}
     with opened(db) as tape:
         newest = tape.calls(1)
-        return {"path": str(path), "exists": True, **tape.totals(), "last_call": newest[0] if newest else None}
+        last = newest[0] if newest else None
+        where = {"set_aside": list(map(str, those_aside(path))), "network_file_system": network_of(path)}
+        return {"path": str(path), "exists": True, **tape.totals(), **where, "last_call": last}
 
 
 def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
@@ -66,6 +71,10 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
     yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in _COUNTED)
     dropped = tape["dropped_events"]
     yield f"{dropped:,} token events dropped" if dropped else "No token event was dropped."
+    if tape["network_file_system"]:
+        yield f"On a network file system ({tape['network_file_system']}): the tape may be damaged; use a local disk."
+    for path in tape["set_aside"]:
+        yield f"Damaged and set aside: {path}. Save what can be read with: tokentape recover {shlex.quote(path)}"
 
 
 def _plugin_line(plugin: dict[str, Any]) -> str:

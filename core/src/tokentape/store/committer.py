@@ -343,14 +343,16 @@ class Committer:
     def _failed(self, error: Exception) -> None:
         if not schema.is_busy(error):
             self._disconnect()
+        # Of an error that only adds the path to what SQLite says, what SQLite says.
+        reason = error.__cause__ if type(error) is TapeError and error.__cause__ is not None else error
         if not self._is_said and time.monotonic() - self._said_s > SAY_EVERY_S:
             self._is_said, self._said_s = True, time.monotonic()
             logger.warning(
                 "%s cannot be written (%s); what is recorded is held until it can. The program goes on.",
                 self._path,
-                error,
+                reason,
             )
-        self.last_error = str(error)
+        self.last_error = str(reason)
 
     def _worked(self) -> None:
         self.last_commit_at = _now()
