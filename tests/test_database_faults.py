@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +359,31 @@ def test_a_damaged_tape_is_set_aside_and_recording_goes_on_to_a_new_one(recordin
     (said,) = [line for line in warnings(caplog) if "set aside" in line]
     assert said.startswith(f"{path} was damaged (")
     assert said.endswith(f"tokentape recover {broken}")
+
+
+@pytest.mark.scenario("storage/Write-ahead log overwritten")
+def test_a_write_ahead_log_that_is_overwritten_costs_what_was_only_there(recording, path) -> None:
+    tape = recording()
+    streamed = Streamed()
+    streamed.read(10)
+    assert tokentape.flush(10)
+    with closing(sqlite3.connect(path)) as other:
+        overwrite(Path(f"{path}-wal"), 32)
+        with suppress(sqlite3.DatabaseError):
+            other.execute("UPDATE processes SET name = name")
+            other.commit()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    streamed.read(5)
+    streamed.end()
+    assert tokentape.flush(20), store()
+
+    call = tape.call()
+    assert (call["status"], call["event_count"]) == ("abandoned", 15)
+    assert [row["token"] for row in tape.tokens()][-5:] == [f"{i} " for i in range(10, 15)]
+    assert_whole(path)
 
 
 @pytest.mark.scenario("storage/Damaged before it starts")
