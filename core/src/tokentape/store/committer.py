@@ -195,10 +195,9 @@ class Committer:
 
     def _know_nothing_of(self, file: files.Identity | None) -> None:
         """Begin with a file that may be a new one, which has nothing of what was committed so far."""
-        if file != self._file:
-            for uid, row in self._calls.items():
-                if row is not None:
-                    self._elsewhere[uid] = row.missing + row.next_index
+        for uid, row in self._calls.items():
+            if row is not None:
+                self._elsewhere[uid] = row.missing + row.next_index
         self._process_id, self._calls, self._runs, self._file = None, {}, {}, file
 
     def _tried_all(self) -> Exception | None:

@@ -60,7 +60,7 @@ class Transaction:
         calls: calls that are known to be on the tape, by uid; None for one that has ended. The first map holds what
             this transaction adds.
         runs: runs that are known to be on the tape, likewise.
-        elsewhere: how many events of a call were committed to files that have been at this path before.
+        elsewhere: how many events of a call were committed before the file at the path was last opened.
     """
 
     connection: sqlite3.Connection
