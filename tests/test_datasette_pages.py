@@ -278,7 +278,7 @@ async def test_a_call_in_one_piece_says_so(datasette, calls):
     [
         ("aggregated", "only their totals were kept"),
         ("packed", "they were packed"),
-        ("dropped", "they were removed to keep the tape small"),
+        ("dropped", "the tape could not be written"),
         ("sampled_out", "by the sample rate they were not kept"),
     ],
 )

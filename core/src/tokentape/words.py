@@ -37,7 +37,7 @@ KINDS: Final[Mapping[str, str]] = {
 # Why token events of a call are not on the tape.
 _NOT_KEPT: Final[Mapping[str, str]] = {
     "sampled_out": "by the sample rate they were not kept",
-    "dropped": "they were removed to keep the tape small",
+    "dropped": "the tape could not be written",
     "packed": "they were packed",
     "aggregated": "only their totals were kept",
 }
