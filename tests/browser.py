@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from datasette.app import Datasette
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import BrowserContext, ConsoleMessage, Locator, Page, Request
 
 from programs import eventually
 
@@ -36,7 +36,7 @@ LOOPBACK = {"127.0.0.1", "localhost"}
 def pages(*tapes: Path) -> Iterator[str]:
     """The pages of tapes, in Datasette on a thread: their address, without a slash at its end."""
     app = Datasette([str(tape) for tape in tapes]).app()
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     assert eventually(lambda: server.started or not thread.is_alive(), bool, within=30)
@@ -70,3 +70,8 @@ def violations(page: Page, axe: str) -> list[str]:
     page.evaluate(axe)
     found = page.evaluate("rules => axe.run(document, {runOnly: rules})", list(RULES))["violations"]
     return [f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']]}" for one in found]
+
+
+def drag(slider: Locator, to: float) -> None:
+    """Move a slider, as if somebody dragged it there."""
+    slider.evaluate("(range, value) => { range.value = value; range.dispatchEvent(new Event('input')); }", to)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from browser import AXE, CHROMIUM, QUIET, Watch
+from browser import AXE, CHROMIUM, QUIET, Watch, pages
+from handmade import Handmade
 
 # No test depends on how busy the machine is.
 PATIENCE_MS = 60_000
@@ -26,6 +27,13 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(made: Handmade) -> Iterator[str]:
+    """Where the pages are of the tape that the test's own module has made."""
+    with pages(made.path) as site:
+        yield site
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +14,16 @@ import sqlite_utils
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from browser import CHROMIUM, QUIET, pages
-from make_pictures import PICTURES, printed
+from make_pictures import PICTURES, PROGRAM, printed
+from programs import eventually
 from tokentape.cli.demo import demo_rows
+from tokentape.errors import TapeError
+from tokentape.tape import Tape
 
 # How long a page may take to fetch and draw what it shows.
 DRAWN_MS = 1500
+# How long the demo may take until its stream stalls.
+DEMO_MS = 60_000
 
 
 class Shot(NamedTuple):
@@ -42,6 +50,30 @@ def half_way(page: Page) -> None:
     page.locator(":is(tape-replay, tape-race) button").first.focus()
     page.keyboard.press("5")
     page.evaluate("scrollTo(0, 0)")
+
+
+def stalled(page: Page) -> None:
+    """Live: the stream that stalls has begun."""
+    page.get_by_role("link", name="demo-stall").wait_for(timeout=DEMO_MS)
+
+
+def is_tape(path: Path) -> bool:
+    """Whether there is a tape that can be read."""
+    try:
+        with Tape.open(path):
+            return True
+    except TapeError:
+        return False
+
+
+@contextmanager
+def recording(tape: Path) -> Iterator[None]:
+    """Another process records the demo to a new tape meanwhile."""
+    command = [*PROGRAM, "demo", "--db", str(tape)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+        eventually(partial(is_tape, tape), bool)
+        yield
+        program.terminate()
 
 
 def run_of(tape: Path) -> str:
@@ -77,8 +109,10 @@ def take(browser: Browser, address: str, shot: Shot) -> None:
     page.wait_for_timeout(DRAWN_MS)
     shot.prepare(page)
     page.wait_for_timeout(DRAWN_MS)
-    page.screenshot(path=PICTURES / f"{shot.name}.png")
+    picture = PICTURES / f"{shot.name}.png"
+    page.screenshot(path=picture)
     page.close()
+    print(picture)
 
 
 def main() -> None:
@@ -92,7 +126,9 @@ def main() -> None:
         with pages(tape) as address:
             for shot in shots(tape):
                 take(browser, address, shot)
-                print(PICTURES / f"{shot.name}.png")
+        new = Path(folder) / "live.db"
+        with recording(new), pages(new) as address:
+            take(browser, address, Shot("live", "/live", stalled, (1240, 620)))
         browser.close()
 
 

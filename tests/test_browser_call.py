@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 from playwright.sync_api import Page, expect
 
-from browser import pages, violations
+from browser import drag, pages, violations
 from calls_to_look_at import LOOK, LOOK_MS, LOOK_PARTS, STALLS, count_at, text_of, write, write_look
 from handmade import Handmade
 from tokentape.models import Part
@@ -59,12 +59,6 @@ def made(tmp_path_factory) -> Iterator[Handmade]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def site(made) -> Iterator[str]:
-    with pages(made.path) as site:
-        yield site
-
-
 class Call:
     """A call's page, as somebody who looks at it finds things."""
 
@@ -87,7 +81,7 @@ class Call:
 
     def seek(self, ms: float) -> None:
         """As if somebody dragged the scrubber there."""
-        self.range.evaluate("(range, ms) => { range.value = ms; range.dispatchEvent(new Event('input')); }", ms)
+        drag(self.range, ms)
 
     def texts(self) -> list[str]:
         """What is shown of each part."""

@@ -62,12 +62,6 @@ def made(tmp_path_factory) -> Iterator[Handmade]:
     made.close()
 
 
-@pytest.fixture(scope="module")
-def site(made) -> Iterator[str]:
-    with pages(made.path) as site:
-        yield site
-
-
 class Timeline:
     """A timeline, as somebody who looks at it finds things."""
 

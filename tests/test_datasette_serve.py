@@ -119,6 +119,13 @@ def test_serve_answers_on_loopback_and_says_where_and_how_to_stop(recorded_tape)
         assert running.stderr.readline() == f"Serving {recorded_tape}; Ctrl-C stops it.\n"
 
 
+def test_an_unknown_address_is_not_found(recorded_tape):
+    with serving("--db", str(recorded_tape), "--port", "0") as (_, url):
+        paths = ("/nothing", "/-/nothing", "/v1/runs", f"{BASE}/no")
+        answers = {path: Browser().get(site(url) + path)[0] for path in paths}
+    assert answers == dict.fromkeys(paths, 404)
+
+
 @pytest.mark.scenario("cli/Serve on loopback")
 def test_datasette_knows_what_columns_mean_and_gives_no_file_away(recorded_tape):
     with serving("--db", str(recorded_tape), "--port", "0") as (_, url):

@@ -170,8 +170,10 @@ def test_the_table_shows_each_scene_with_its_cause(played: Played) -> None:
 @pytest.mark.scenario("cli/Demo told apart")
 def test_each_proposed_command_works(played: Played) -> None:
     commands = [line.strip() for line in played.plain.stdout.partition("Go on with:\n")[2].splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
+        if " serve " in command:
+            continue  # it serves until it is stopped, and has tests of its own
         if "datasette" in command:
             if shutil.which("datasette", path=SCRIPTS) is None:
                 continue

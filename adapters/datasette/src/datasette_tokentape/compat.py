@@ -58,6 +58,7 @@ def open_datasette(
         metadata: as 0.65 takes it, queries among it.
         allow: who may see anything; None for everybody.
     """
+    # First: it loads Datasette's own plugins, and this module is one of them, which is not to be found half imported.
     from datasette import handle_exception
     from datasette.app import Datasette
 

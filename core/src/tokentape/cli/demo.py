@@ -195,6 +195,7 @@ def _next_steps(path: Path, rows: Sequence[Row]) -> Iterator[str]:
     stalled = next(row["uid"] for row in rows if row["scene"] == "stall")
     yield f"{_program('tokentape')} list --db {db}"
     yield f"{_program('tokentape')} show {stalled} --db {db}"
+    yield f"{_program('tokentape')} serve --db {db} --open"
     yield f"{_program('sqlite-utils')} rows {db} calls -c name -c status -c longest_gap_ms -c cause -t"
     yield f"{_program('datasette', 'datasette<1')} {db}"
 
