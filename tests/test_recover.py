@@ -233,6 +233,10 @@ def test_mistakes_are_answered_in_one_line_and_nothing_is_half_done(broken, heal
 
     for arguments, message in (
         ((path, taken), f"Error: {taken} exists already; name another file to save to\n"),
+        (
+            (path, tmp_path / "no" / "new.db"),
+            f"Error: {tmp_path / 'no'} does not exist; name a file in a folder that does\n",
+        ),
         ((tmp_path / "none.db",), f"Error: {tmp_path / 'none.db'} does not exist; name a damaged tape"),
         ((text,), f"Error: {text} is not an SQLite database, and nothing in it looks like a tape; nothing was saved\n"),
         ((other,), f"Error: {other} is a database of another application; choose another file\n"),

@@ -73,6 +73,8 @@ def recover(broken: Path, target: Path) -> Recovered | None:
     """
     if not broken.exists():
         raise TapeError(f"{broken} does not exist; name a damaged tape, such as those that tokentape status lists")
+    if not target.parent.is_dir():
+        raise TapeError(f"{target.parent} does not exist; name a file in a folder that does")
     with ExitStack() as stack:
         source = _opened(broken, target, stack)
         if source is None:
@@ -94,6 +96,7 @@ def _saved(source: sqlite3.Connection, part: Path, broken: Path) -> Recovered:
         new.execute("PRAGMA foreign_keys = OFF")
         new.execute("PRAGMA synchronous = OFF")
         new.execute("BEGIN IMMEDIATE")
+        source.execute("BEGIN")  # one moment of all tables, whatever is written meanwhile
         for name in TABLES:
             _copy(source, new, name, broken.stat().st_size, found)
         if not found.saved["llm_calls"] and not found.saved["llm_tokens"]:
@@ -132,8 +135,6 @@ def _decoded(text: bytes) -> str:
 
 def _with_new_header(broken: Path, target: Path, stack: ExitStack) -> sqlite3.Connection:
     """A copy in which the pages that say where the tables are, are those of a new tape."""
-    if not target.parent.is_dir():
-        raise TapeError(f"{target.parent} does not exist; name a file in a folder that does")
     with broken.open("rb") as file:
         if header.format_of(file.read(header.SIZE)) > schema.FORMAT:
             raise schema.newer(broken)
