@@ -26,7 +26,7 @@ from tokentape.store import schema
 from tokentape.store.plugin import SQLiteStore
 from values import STARTED_US, call_value, finished, run_value, stall
 
-COMMANDS = ("demo", "list", "metadata", "path", "plugins", "ps", "run", "serve", "show", "status")
+COMMANDS = ("demo", "list", "metadata", "path", "plugins", "ps", "recover", "run", "serve", "show", "status")
 UIDS = [f"01M858PE6MEBSPETY408BSK7F{letter}" for letter in "ABCDEFGH"]
 LINE = re.compile(r"^Error: .+\n$")
 
