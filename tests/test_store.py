@@ -609,6 +609,20 @@ def test_a_tape_replaced_by_garbage_is_left_alone_until_it_is_gone(store, path, 
     assert tokens(rows) == ["a"]
 
 
+def test_what_is_written_to_a_file_that_is_moved_meanwhile_is_written_again(store, path, rows):
+    store.tokentape_flush()
+    store.tokentape_call_started(call_value())
+    store.tokentape_tokens(call_value(), batch("a"))
+    moved = path.with_name("moved.db")
+    store._committer.add(committer.Operation(lambda to: moved.exists() or path.rename(moved), "a move"))
+
+    store.tokentape_flush()
+
+    assert tokens(rows) == ["a"]
+    assert [(row["uid"], row["dropped_count"]) for row in rows("llm_calls")] == [("CALL", 0)]
+    assert store.health()["last_error"] is None
+
+
 def test_what_cannot_be_stored_at_all_is_given_up_and_its_neighbours_are_kept(store, rows, caplog, monkeypatch):
     monkeypatch.delenv("TOKENTAPE_STRICT", raising=False)
     good, bad = call_value("GOOD"), call_value("BAD")
