@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import tokentape
 from distributions import Built, build
@@ -15,6 +17,10 @@ from recordings import folder, recordings
 from tape_reader import TapeReader
 from tokentape.testing import ProviderServer
 from tokentape.testing.rig import Rig
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("tokentape", deadline=None)
+settings.load_profile("tokentape")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, `nohup` with the end of the terminal, and the
 # programs that tests start would inherit it.
@@ -60,6 +66,26 @@ def recordings_here() -> None:
     """Skips the test where the recordings of real providers are not."""
     if not recordings():
         pytest.skip(f"no recordings in {folder()}; set TOKENTAPE_RECORDINGS to their folder")
+
+
+@pytest.fixture
+def read_only_folder(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Path]]]:
+    """A folder in which this process cannot write; the superuser becomes nobody for as long."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("needs the permissions of POSIX")
+    folder = Path(tempfile.mkdtemp()) if os.geteuid() == 0 else tmp_path / "read-only"
+    folder.mkdir(exist_ok=True)
+
+    def lock() -> Path:
+        folder.chmod(0o555)
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        return folder
+
+    yield folder, lock
+    if os.getuid() == 0:
+        os.seteuid(0)
+    folder.chmod(0o755)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ BLOCK = re.compile(r"^```console\n\$ ([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DO
 # A line that says which command's JSON the next line describes.
 SHAPE = re.compile(r"^<!-- keys of: (.*) -->\n.*$", re.MULTILINE)
 # What these print has process ids, sizes, versions or real times in it.
-VARYING = re.compile(r"tokentape (ps|run|status|plugins)\b(?!.*--help)")
+VARYING = re.compile(r"tokentape (ps|run|status|plugins|snapshot|forget)\b(?!.*--help)")
 NUMBER = re.compile(r"\d[\d.,]*")
 # Commands that look at another tape than the one that stands still.
 OTHER_TAPES = {"tokentape ps": "ps.db", "tokentape run": "run.db"}

@@ -151,6 +151,25 @@ def test_what_is_left_of_a_call_is_told(made, get):
     assert (profiles["PACKED"], len(profiles["TIMED"])) == ([], 2)
 
 
+@pytest.mark.scenario("retention/Reading what is left")
+def test_there_is_no_gap_and_no_rate_across_events_that_were_removed(made, get):
+    made.run()
+    made.call("HOLES", *((10.0 * i, 0, f" {i}") for i in range(100)))
+    with closing(sqlite3.connect(made.path)) as db, db:
+        db.execute("DELETE FROM llm_tokens WHERE token_index BETWEEN 10 AND 89")
+        db.execute("UPDATE llm_calls SET events_kept = 'aggregated'")
+
+    tokens = get("/v1/runs/RUN/llm-calls/HOLES/tokens")["tokens"]
+    assert [token["token_index"] for token in tokens] == [*range(10), *range(90, 100)]
+    assert [token["delta_ms"] for token in tokens] == [0, *[10] * 9, None, *[10] * 9]
+    assert get("/v1/llm-calls/HOLES/events", after=9)["token_index"] == list(range(90, 100))
+    (call,) = get("/v1/runs/RUN/timeline")["calls"]
+    assert call["profile"] == []
+    detail = get("/v1/llm-calls/HOLES")
+    assert detail["kept"] == {"events": "aggregated", "event_count": 20, "content": True}
+    assert detail["parts"][0]["content"] == "".join(f" {i}" for i in range(100))
+
+
 def test_runs_without_calls_and_a_tape_without_anything(made, get):
     assert (get("/v1/runs"), get("/v1/llm-calls"), get("/v1/models")) == (
         {"runs": [], "next": None},

@@ -52,8 +52,11 @@ def made(tmp_path_factory) -> Iterator[Handmade]:
     write(made, "NONE", [], (), ended_ms=1500, status="error", error_type="ReadTimeout")
     write(made, "ONE", [(250.0, 0, "Yes.")], (TEXT,), ended_ms=300)
     write(made, "GONE", LOOK[:3], (LOOK_PARTS[0],), ended_ms=500, event_count=3)
+    write(made, "HOLES", LONG[:100], (TEXT,), ended_ms=LONG[99][0] + 5, event_count=100)
     with closing(sqlite3.connect(made.path)) as db, db:
-        db.execute("UPDATE llm_calls SET events_kept = 'aggregated' WHERE uid = 'GONE'")
+        db.execute("UPDATE llm_calls SET events_kept = 'aggregated' WHERE uid IN ('GONE', 'HOLES')")
+        holes = "(SELECT id FROM llm_calls WHERE uid = 'HOLES')"
+        db.execute(f"DELETE FROM llm_tokens WHERE token_index BETWEEN 10 AND 89 AND call_id = {holes}")
         db.execute("DELETE FROM llm_tokens WHERE call_id = (SELECT id FROM llm_calls WHERE uid = 'GONE')")
     yield made
     made.close()
@@ -130,6 +133,25 @@ def stopped(page, site) -> Call:
     page.clock.pause_at(60_000)
     call.seek(0)
     return call
+
+
+@pytest.mark.scenario("retention/Reading what is left")
+def test_removed_events_are_a_hole_and_no_gap(page, site):
+    call = Call(page, f"{site}/calls/HOLES")
+    assert call.at.inner_text() == "Event 100/100 · 1095 ms / 1095 ms"
+    texts = [token for _, _, token in LONG[:100]]
+    assert call.texts() == ["".join([*texts[:10], "…", *texts[90:]])]
+    expect(page.locator("tape-replay")).to_contain_text("20 events of 100 are kept: … is the others.")
+    call.seek(500)
+    assert call.at.inner_text().startswith("Event 10/100 ")
+    listed = {int(row[0]): row[4] for row in call.rows()}
+    assert (listed[10], listed[91], listed[92]) == ("10", "", "10")
+    page.get_by_role("button", name="Copy rows").click()
+    expect(page.locator(".list-count")).to_have_text("Copied rows of 20 events")
+    copied = [line.split("\t") for line in page.evaluate("navigator.clipboard.readText()").split("\n")[1:]]
+    assert [row[4] for row in copied][9:12] == ["10.000", "", "10.000"]
+    expect(page.locator("tape-gaps .gaps-note")).to_have_text("18 gaps, longest 10 ms")
+    expect(page.locator("main")).to_contain_text("20 of its 100 token events are left")
 
 
 # Replay

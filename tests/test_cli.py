@@ -26,7 +26,10 @@ from tokentape.store import schema
 from tokentape.store.plugin import SQLiteStore
 from values import STARTED_US, call_value, finished, run_value, stall
 
-COMMANDS = ("demo", "list", "metadata", "path", "plugins", "ps", "recover", "run", "serve", "show", "status")
+COMMANDS = (
+    *("demo", "forget", "list", "metadata", "path", "plugins", "ps", "recover", "run", "serve", "show", "snapshot"),
+    "status",
+)
 UIDS = [f"01M858PE6MEBSPETY408BSK7F{letter}" for letter in "ABCDEFGH"]
 LINE = re.compile(r"^Error: .+\n$")
 
@@ -500,6 +503,25 @@ def test_show_takes_the_uid_of_a_run(tape: Tape, run: Callable[..., Result]) -> 
     assert lines[-1] == "tool search: 2.5 s"
 
 
+@pytest.mark.scenario("cli/A run by its name")
+def test_show_takes_the_name_of_a_run_and_means_the_newest(tape: Tape, run: Callable[..., Result]) -> None:
+    for uid in ("01M858PE6MEBSPETY408BSK7RA", "01M858PE6MEBSPETY408BSK7RB"):
+        tape.store.tokentape_run_started(run_value(uid, name="agent.py"))
+    tape.add()
+    assert run("show", "agent.py").stdout.startswith("run agent.py 01M858PE6MEBSPETY408BSK7RB\n")
+
+
+@pytest.mark.scenario("cli/Linked calls")
+def test_a_frameworks_call_and_its_request_name_each_other(tape: Tape, run: Callable[..., Result]) -> None:
+    framework = tape.add(layer="framework", name="outer")
+    request = tape.add(parent_uid=framework, name="inner")
+    assert f"made the request inner {request}" in run("show", framework).stdout.splitlines()
+    assert f"made for the framework's call outer {framework}" in run("show", request).stdout.splitlines()
+    head, *lines = run("list").stdout.splitlines()
+    assert head.split()[2] == "layer"
+    assert [line.split()[3] for line in lines] == ["sdk", "framework"]
+
+
 @pytest.mark.parametrize("ended_us", [5_000_000, None])
 def test_show_says_where_the_time_of_a_run_went(ended_us: int | None, tape: Tape, run: Callable[..., Result]) -> None:
     uid = "01M858PE6MEBSPETY408BSK7RA"
@@ -508,8 +530,9 @@ def test_show_says_where_the_time_of_a_run_went(ended_us: int | None, tape: Tape
     # The run inside it makes one request, which a framework's call and its SDK's both record.
     tape.store.tokentape_run_started(run_value("01M858PE6MEBSPETY408BSK7RB", parent_uid=uid))
     took = {"started_unix_us": STARTED_US + 500_000, "run_uid": "01M858PE6MEBSPETY408BSK7RB"}
-    framework = tape.add(layer="framework", end={"metrics": Metrics(duration_ms=1500.0)}, **took)
-    tape.add(parent_uid=framework, end={"metrics": Metrics(duration_ms=1400.0)}, **took)
+    # What a framework does before and after its request is not the model's time.
+    framework = tape.add(layer="framework", end={"metrics": Metrics(duration_ms=1600.0)}, **took)
+    tape.add(parent_uid=framework, end={"metrics": Metrics(duration_ms=1500.0)}, **took)
     tape.store.tokentape_mark(Mark(uid, None, STARTED_US + 2_200_000, 2_500_000, "tool", "search"))
     if ended_us is not None:
         ended = dataclasses.replace(outer, status="completed", ended_unix_us=STARTED_US + ended_us)

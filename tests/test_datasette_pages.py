@@ -276,9 +276,9 @@ async def test_a_call_in_one_piece_says_so(datasette, calls):
 @pytest.mark.parametrize(
     ("kept", "reason"),
     [
-        ("aggregated", "only their totals were kept"),
+        ("aggregated", "the tape had reached its size (max_mb)"),
         ("packed", "they were packed"),
-        ("dropped", "the tape could not be written"),
+        ("dropped", "the tape could not be written, and no more could be held"),
         ("sampled_out", "by the sample rate they were not kept"),
     ],
 )

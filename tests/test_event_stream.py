@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tokentape import event_stream
@@ -66,7 +66,6 @@ def test_a_border_between_any_two_bytes_changes_nothing(line_end: bytes) -> None
 
 
 @pytest.mark.scenario("adapters/Cut anywhere")
-@settings(deadline=None)
 @given(st.lists(st.integers(0, len(PLAIN))), st.sampled_from([None, "gzip", "deflate", "raw"]))
 def test_any_cuts_through_anything_change_nothing(cuts: list[int], encoding: str | None) -> None:
     pieces = [PLAIN[a:b] for a, b in pairwise(sorted({0, *cuts, len(PLAIN)}))]
@@ -76,7 +75,6 @@ def test_any_cuts_through_anything_change_nothing(cuts: list[int], encoding: str
     assert read(pieces, encoding="deflate" if encoding == "raw" else encoding) == EVENTS
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary()))
 def test_whatever_comes_is_events_or_not_readable(pieces: list[bytes]) -> None:
     for content_type, encoding in [(None, None), (None, "gzip"), (None, "deflate"), (AWS, None)]:

@@ -58,6 +58,10 @@ class Witness:
         self.heard.append(("call_started", call))
 
     @tokentape.hookimpl
+    def tokentape_call_labelled(self, call: Call) -> None:
+        self.heard.append(("call_labelled", call))
+
+    @tokentape.hookimpl
     def tokentape_tokens(self, call: Call, tokens: TokenBatch) -> None:
         self.heard.append(("tokens", (call, tokens)))
 
@@ -189,6 +193,22 @@ def test_hook_tokentape_call_finished(witness: Witness) -> None:
     assert (call.status, call.error_type, call.error_message) == ("error", "OSError", "connection lost")
     assert (call.event_count, call.usage.output_tokens, call.metrics.duration_ms > 0) == (1, 3, True)
     assert witness.order()[-3:] == ["call_started", "tokens", "call_finished"]
+
+
+def test_hook_tokentape_call_labelled(witness: Witness) -> None:
+    with tokentape.label(user="17"), tokentape.start_llm_stream(model="gpt-x") as stream:
+        stream.add_token("Hel")
+        tokentape.flush()
+        tokentape.last_call().noted["client"] = "disconnected"
+        tokentape.flush()
+        tokentape.flush()
+        tokentape.last_call().noted["key"] = KEY
+    tokentape.flush()
+    first, second = witness.given("call_labelled")
+    assert first.labels == {"user": "17", "client": "disconnected"}
+    assert second.labels == {"user": "17", "client": "disconnected", "key": "[redacted:api_key]"}
+    assert witness.given("call_finished")[0].labels == second.labels
+    assert witness.order()[-5:] == ["call_started", "tokens", "call_labelled", "call_labelled", "call_finished"]
 
 
 def test_hook_tokentape_mark(witness: Witness) -> None:

@@ -20,6 +20,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "hooks.md"
 ON_WRITER = {
     "tokentape_run_started",
     "tokentape_call_started",
+    "tokentape_call_labelled",
     "tokentape_tokens",
     "tokentape_call_finished",
     "tokentape_mark",
@@ -101,6 +102,7 @@ def record(monkeypatch: pytest.MonkeyPatch, *plugins: object) -> dict[str, Any]:
     tokentape.enable(db="none", plugins=())
     with tokentape.run("outer"), tokentape.mark("search"), tokentape.start_llm_stream(model="m") as stream:
         stream.add_token("Hel")
+        tokentape.last_call().noted["client"] = "disconnected"
     assert tokentape.flush(10)
     status = tokentape.status()
     tokentape.disable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,35 +15,25 @@ import regex
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from secrets_to_mask import BEFORE, OPTIONAL_SECRETS, SECRETS
+from tokentape import faults
 from tokentape.models import Part, Token, TokenBatch
-from tokentape.redaction import CallRedactor, Pattern, Rules, redact_json, redact_text
+from tokentape.redaction import (
+    BUILT_IN,
+    CallRedactor,
+    Pattern,
+    Rules,
+    chosen,
+    guard,
+    patterns,
+    redact_json,
+    redact_text,
+)
 from tokentape.redaction.patterns import OPENINGS
+from tokentape.settings import OPTIONAL_KINDS
 
 HOLD_CHARS = 4096
 HOLD_US = 2_000_000
-PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEAxu7P0000\nq2W9/+abcdEFGH==\n-----END RSA PRIVATE KEY-----"
-JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N"
-SECRETS = {
-    "openai": ("api_key", "sk-proj-Ab3dEf6hIj9lMn2pQr5tUv8x"),
-    "anthropic": ("api_key", "sk-ant-api03-Ab3dEf6hIj9lMn2p_Qr5t"),
-    "short": ("api_key", "sk-0123456789abcdef"),
-    "aws": ("api_key", "AKIAIOSFODNN7EXAMPLE"),
-    "google": ("api_key", "AIzaSyA0123456789abcdefghij"),
-    "github": ("api_key", "ghp_0123456789abcdefABCDEF"),
-    "github fine-grained": ("api_key", "github_pat_11ABCDEFG0123456789_abcdef"),
-    "slack": ("api_key", "xoxb-123456789012-abcdefGHIJ"),
-    "hugging face": ("api_key", "hf_abcdefghijklmnopqrst"),
-    "groq": ("api_key", "gsk_abcdefghijklmnop1234"),
-    "gitlab": ("api_key", "glpat-abcdefghij0123456789"),
-    "bearer": ("bearer_token", "Bearer 9f8e7d6c5b4a.~+/="),
-    "jwt": ("jwt", JWT),
-    "pem": ("private_key", PEM),
-    "connection": ("connection_string", "app:p@ss:w0rd@db.example:5432"),
-    "card": ("card_number", "4111111111111111"),
-    "card in groups": ("card_number", "4111-1111 1111-1111".replace("-", " ")),
-    "amex": ("card_number", "3782-822463-10005"),
-}
-BEFORE = {"connection": "Use postgres://"}
 each_secret = pytest.mark.parametrize(("name", "kind", "secret"), [(n, k, s) for n, (k, s) in SECRETS.items()])
 
 
@@ -168,18 +159,48 @@ def test_parts_are_announced_at_once_and_only_once() -> None:
     assert (len(last := redactor.finish()), last.parts) == (1, ())
 
 
+def entries(*tokens: str) -> list[dict[str, Any]]:
+    """Log-probabilities of an event that holds these tokens."""
+    return [{"token": token, "logprob": -0.5, "bytes": list(token.encode())} for token in tokens]
+
+
 def test_numbers_of_tokens_and_log_probabilities_follow_their_events() -> None:
     redactor = CallRedactor()
-    first = redactor.feed(batch(["a ", "sk-0123"], n_tokens={0: 1, 1: 2}, logprobs={0: ["a"], 1: ["sk"]}))
+    a, sk, c, last_sk = entries("a ", ""), entries("sk-0123"), entries(" c"), entries(" sk")
+    first = redactor.feed(batch(["a ", "sk-0123"], n_tokens={0: 1, 1: 2}, logprobs={0: a, 1: sk}))
     second = redactor.feed(
-        batch(["456789abcdef", " b", " c", " sk"], n_tokens={0: 3, 1: 4, 3: 6}, logprobs={0: ["4"], 2: ["c"], 3: ["s"]})
+        batch(
+            ["456789abcdef", " b", " c", " sk"],
+            n_tokens={0: 3, 1: 4, 3: 6},
+            logprobs={0: entries("456789abcdef"), 2: c, 3: last_sk},
+        )
     )
     last = redactor.finish()
 
-    assert (first.n_tokens, first.logprobs) == ({0: 1}, {0: ["a"]})
+    assert (first.n_tokens, first.logprobs) == ({0: 1}, {0: a})
     assert (second.token, second.n_tokens) == (["[redacted:api_key]", "", " b", " c"], {0: 2, 1: 3, 2: 4})
-    assert second.logprobs == {3: ["c"]}
-    assert (last.token, last.n_tokens, last.logprobs) == ([" sk"], {0: 6}, {0: ["s"]})
+    assert second.logprobs == {3: c}
+    assert (last.token, last.n_tokens, last.logprobs) == ([" sk"], {0: 6}, {0: last_sk})
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "kept"),
+    [
+        (entries("a", " word "), True),
+        ([{"token": "\\xf0", "bytes": [97, 32]}, {"token": "\\x9f", "bytes": list(b"word ")}], True),
+        ([{"tokens": ["a", " word "], "top_logprobs": [{"a": -1, "b": -2}], "text_offset": [0, 1]}], True),
+        ([-0.5, -0.25], True),
+        (entries("another text"), False),
+        ([{"top_logprobs": [{"token": "alone"}]}], False),
+        ([*entries("a word "), {"top_logprobs": [{"token": "sk-0123456789abcdef"}]}], False),
+        ([*entries("a word "), {"top_logprobs": [{"sk-0123456789abcdef": -1}]}], False),
+        ([*entries("a word "), {"top_logprobs": [{"token": "", "bytes": list(b"sk-0123456789abcdef")}]}], False),
+    ],
+)
+def test_log_probabilities_that_tell_more_than_their_event_are_not_kept(logprobs: Any, kept: bool) -> None:
+    (row,) = passed([batch(["a word "], logprobs={0: logprobs})])
+
+    assert (row.token, row.logprobs) == ("a word ", logprobs if kept else None)
 
 
 PROSE = (
@@ -358,6 +379,56 @@ def test_what_a_plugin_may_want_masked_does_not_leave_early() -> None:
     assert texts(redactor.feed(batch(["no"], [1], start_us=HOLD_US + 1))) == ["pin [redacted:undecided]", "no"]
 
 
+each_optional = pytest.mark.parametrize(("kind", "secret"), OPTIONAL_SECRETS.values(), ids=OPTIONAL_SECRETS)
+WITH_OPTIONAL = Rules(chosen(OPTIONAL_KINDS))
+
+
+def test_each_optional_kind_has_its_pattern() -> None:
+    assert tuple(patterns.OPTIONAL) == OPTIONAL_KINDS
+    assert [pattern.kind for pattern in patterns.OPTIONAL.values()] == [*OPTIONAL_KINDS]
+
+
+@each_optional
+def test_an_optional_kind_is_masked_only_where_it_is_asked_for(kind: str, secret: str) -> None:
+    for text in (f"Ask {secret}.", f"<{secret}>", f"{secret}", f'{{"to":"\\n{secret}", "also":"\\u201c{secret}"}}'):
+        assert redact_text(text) == text
+        assert redact_text(text, WITH_OPTIONAL) == text.replace(secret, f"[redacted:{kind}]")
+
+
+@each_optional
+def test_an_optional_kind_is_masked_wherever_it_is_cut(kind: str, secret: str) -> None:
+    for cut in range(1, len(secret)):
+        rows = passed(one_by_one(["Ask ", secret[:cut], secret[cut:], "; now"]), WITH_OPTIONAL)
+        assert texts(rows) == ["Ask ", f"[redacted:{kind}]", "", "; now"], cut
+    rows = passed(one_by_one(["Ask ", *secret, *"; now"]), WITH_OPTIONAL)
+    assert texts(rows) == ["Ask ", f"[redacted:{kind}]", *[""] * (len(secret) - 1), *"; now"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "on 2023-11-23 at 18:00:00.123456, 192.168.178.100, 1,234,567.89 or 0.123456789",
+        "SN 1234 5678, 12 345 678, 1763920800123456, §§ 433-453, p. 555",
+        "@jane, a @ b.c, jane@localhost, https://example.com/@jane, x@y",
+    ],
+)
+def test_what_only_resembles_an_optional_kind_stays(text: str) -> None:
+    assert redact_text(text, WITH_OPTIONAL) == text
+    assert joined(passed(one_by_one(text), WITH_OPTIONAL)) == {0: text}
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [("Ask jane", "Ask jane"), ("in 2023", "in 2023"), ("Ask jane@ex", "Ask [redacted:undecided]"),
+     ("call 555-123-45", "call [redacted:undecided]"), ("is sk-0123", "is [redacted:undecided]")],
+)  # fmt: skip
+def test_a_word_that_ends_a_part_is_shown_unless_it_looks_like_more(end: str, shown: str) -> None:
+    redactor = CallRedactor(WITH_OPTIONAL)
+    redactor.feed(batch([end]))
+
+    assert texts(redactor.feed(batch(["no!"], [1], start_us=HOLD_US + 1))) == [shown, "no!"]
+
+
 def test_a_pattern_that_matches_nothing_at_all_is_no_trap() -> None:
     assert redact_text("aab", Rules([Pattern("a", "a*")])) == "[redacted:a]b"
 
@@ -383,6 +454,117 @@ def test_json_is_masked_in_texts_and_keys_at_any_depth() -> None:
     }
 
 
+# Ends only after 2^n steps, for n letters.
+ENDLESS = r"(?:a|aa)+!"
+HARD = "a" * 60
+
+
+@pytest.mark.usefixtures("lenient")
+def test_what_a_pattern_cannot_be_done_with_is_masked_whole_and_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    faults.forget()
+    rules = Rules([Pattern("endless", ENDLESS)])
+    started = time.process_time()
+
+    assert redact_text("aaa aa!", rules) == "aaa [redacted:endless]"
+    assert redact_text(f"before {HARD} after", rules) == "[redacted:endless]"
+    # It rests: nothing that it would have searched gets out, and it takes no time.
+    assert redact_json({"a": ["one", "", 5]}, rules) == {"[redacted:endless]": ["[redacted:endless]", "", 5]}
+    assert time.process_time() - started < 1
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "redaction pattern 'endless': a search did not end in time, what it was searching is masked whole; correct it. "
+        "The program is not affected."
+    )
+    assert faults.summary().keys() == {"redaction pattern 'endless'"}
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_pattern_is_tried_again_after_its_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "REST_S", 0.05)
+    rules = Rules([Pattern("endless", ENDLESS)])
+
+    assert redact_text(HARD, rules) == "[redacted:endless]"
+    time.sleep(0.06)
+    assert redact_text("harmless", rules) == "harmless"
+
+
+@pytest.mark.usefixtures("lenient")
+def test_a_secret_that_ends_behind_a_search_that_was_given_up_shows_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "REST_S", 0.05)
+    redactor = CallRedactor(Rules([Pattern("endless", ENDLESS), Pattern("badge", "EMP-[0-9]{6}")]))
+    first = redactor.feed(batch(["see ", f"{HARD} EMP-12"]))
+    time.sleep(0.06)
+    second = redactor.feed(batch(["3456", "; on", "wards"], start_us=100))
+    rows = [*first, *second, *redactor.finish()]
+
+    assert texts(rows)[:2] == ["[redacted:endless]", ""]
+    assert "3456" not in "".join(row.token or "" for row in rows)
+    assert len(rows) == 5
+
+
+@pytest.mark.usefixtures("lenient")
+def test_what_a_redactor_fails_of_is_masked_whole() -> None:
+    @dataclass(frozen=True)
+    class Broken:
+        kind = "broken"
+        pattern = regex.compile("[0-9]+")
+
+        def is_secret(self, match: str) -> bool:
+            raise OSError("no list of numbers")
+
+    faults.forget()
+    rows = passed([batch(["no digit ", "yet", " but 1 "])], Rules([Broken()]))
+
+    assert texts(rows) == ["[redacted:broken]", "", ""]
+    assert faults.summary()["redaction pattern 'broken'"]["last"] == "OSError: no list of numbers"
+
+
+@pytest.mark.parametrize("pattern", [re.compile("a"), "a", None])
+def test_what_is_no_redactor_is_refused(pattern: Any) -> None:
+    @dataclass
+    class Wrong:
+        kind = "wrong"
+
+    wrong: Any = Wrong()
+    wrong.pattern = pattern
+
+    with pytest.raises(
+        TypeError, match="redactor 'wrong': its pattern has to be one that the regex library has compiled"
+    ):
+        Rules([wrong])
+
+
+@pytest.mark.parametrize("size", range(60, 100, 3))
+def test_the_beginning_of_a_text_ends_with_no_beginning_of_a_secret(size: int) -> None:
+    text = f"{'word ' * 13}sk-0123456789abcdef and on, at length"
+    whole = redact_text(text)
+    head = Rules().head(text, size)
+
+    assert whole.startswith(head.removesuffix("]"))
+    assert len(head) >= 60
+    assert "sk-0" not in head
+
+
+def test_numbers_and_objects_are_masked_as_the_text_they_become() -> None:
+    class Own:
+        def __str__(self) -> str:
+            return "my sk-0123456789abcdef"
+
+    assert redact_json({"card": 4111111111111111, "n": 1763920800123456, "f": 0.5, "t": True, ("a", 1): Own()}) == {
+        "card": "[redacted:card_number]",
+        "n": 1763920800123456,
+        "f": 0.5,
+        "t": True,
+        "('a', 1)": "my [redacted:api_key]",
+    }
+
+
+def test_an_event_that_is_no_text_loses_nothing_but_its_text() -> None:
+    odd: Any = ["a ", None, 5, " sk-0123", "456789abcdef."]
+
+    assert texts(passed([batch(odd)])) == ["a ", "\ufffd", "\ufffd", " [redacted:api_key]", "."]
+
+
 FRAGMENTS = [
     *(BEFORE.get(name, "") + secret for name, (_, secret) in SECRETS.items()),
     *(secret[: len(secret) // 2] for _, secret in SECRETS.values()),
@@ -404,6 +586,9 @@ FRAGMENTS = [
         "g",
         "h",
     ),
+    *(secret for _, secret in OPTIONAL_SECRETS.values()),
+    *(secret[: len(secret) // 2] for _, secret in OPTIONAL_SECRETS.values()),
+    *("+", "@", "jane", ".de", "555", "(0", "/", "\\u201c", "\\u00"),
     *("4111", "2", "42 ", "378282", "-", " ", "\n", "\\n", "hello", " world", "é", "東京", "a", "0", ""),
 ]
 
@@ -425,13 +610,24 @@ def streams(draw: st.DrawFn) -> list[TokenBatch]:
     return [batch(tokens[a:b], part[a:b], start_us=10 * a) for a, b in pairwise(cuts)]
 
 
+def assert_masked_as_joined(batches: list[TokenBatch], rules: Rules) -> None:
+    rows = [row for one in batches for row in one]
+    out = passed(batches, rules)
+
+    assert [row._replace(token=None) for row in out] == [row._replace(token=None) for row in rows]
+    assert joined(out) == {part: redact_text(text, rules) for part, text in joined(rows).items()}
+
+
 @given(streams())
 # A card that begins with the end of a key: only together are they one secret.
 @example([batch(["sk-0123456789abcdefgh4111 "]), batch(["1111 1111 1111"])])
 @example([batch(["Bear"]), batch(["er "]), batch(["Bearer 0123"]), batch(["4567 "])])
 def test_a_stream_is_masked_as_its_joined_text_is(batches: list[TokenBatch]) -> None:
-    rows = [row for one in batches for row in one]
-    out = passed(batches)
+    assert_masked_as_joined(batches, BUILT_IN)
 
-    assert [row._replace(token=None) for row in out] == [row._replace(token=None) for row in rows]
-    assert joined(out) == {part: redact_text(text) for part, text in joined(rows).items()}
+
+@given(streams())
+# The end of a domain is its last letter, digits behind it included.
+@example([batch(["jane@doe.example"]), batch(["y1"]), batch(["N.e"])])
+def test_a_stream_is_masked_as_its_joined_text_is_with_optional_kinds_too(batches: list[TokenBatch]) -> None:
+    assert_masked_as_joined(batches, WITH_OPTIONAL)

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import sqlite3
 import stat
-import tempfile
 import threading
 from pathlib import Path
 
@@ -69,26 +68,6 @@ def tape(path):
     connection = schema.open_for_writing(path)
     yield connection
     connection.close()
-
-
-@pytest.fixture
-def read_only_folder(tmp_path):
-    """A folder in which this process cannot write; the superuser becomes nobody for as long."""
-    if not hasattr(os, "geteuid"):
-        pytest.skip("needs the permissions of POSIX")
-    folder = Path(tempfile.mkdtemp()) if os.geteuid() == 0 else tmp_path / "read-only"
-    folder.mkdir(exist_ok=True)
-
-    def lock():
-        folder.chmod(0o555)
-        if os.geteuid() == 0:
-            os.seteuid(65534)
-        return folder
-
-    yield folder, lock
-    if os.getuid() == 0:
-        os.seteuid(0)
-    folder.chmod(0o755)
 
 
 def table_names(db):

@@ -27,6 +27,7 @@ def test_defaults_are_those_of_the_table() -> None:
     assert resolve({}, {}) == Settings(
         db=default_db(),
         content="redacted",
+        redact=(),
         prompts=False,
         labels={},
         plugins=None,
@@ -47,6 +48,8 @@ def test_the_default_tape_is_in_the_users_data_folder() -> None:
         ("db", "some/tape.db", Path("some/tape.db"), "other.db"),
         ("db", "none", None, "other.db"),
         ("content", "full", "full", "timings"),
+        ("redact", "email badge=EMP-[0-9]{2,6}", ("email", "badge=EMP-[0-9]{2,6}"), ["phone"]),
+        ("redact", "phone", ("phone",), ["name=jane roe"]),
         ("prompts", "1", True, False),
         ("prompts", "no", False, True),
         ("labels", "env=prod, service=chat", {"env": "prod", "service": "chat"}, {"n": 1}),
@@ -67,7 +70,9 @@ def test_environment_before_default_and_keyword_before_environment(
     assert resolve({name: None}, environment) == resolve({}, environment)
 
 
-@pytest.mark.parametrize("name", ["DB", "CONTENT", "PROMPTS", "LABELS", "SAMPLE_RATE", "STALL_MS", "MAX_BUFFER"])
+@pytest.mark.parametrize(
+    "name", ["DB", "CONTENT", "REDACT", "PROMPTS", "LABELS", "SAMPLE_RATE", "STALL_MS", "MAX_BUFFER"]
+)
 def test_an_empty_variable_is_one_that_is_not_set(name: str) -> None:
     assert resolve({}, {f"TOKENTAPE_{name}": ""}) == resolve({}, {})
 

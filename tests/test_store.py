@@ -674,6 +674,9 @@ def test_health_names_the_path_and_the_last_commit(store, path):
         "last_commit_at": None,
         "set_aside": [],
         "network_file_system": None,
+        "thinned_calls": 0,
+        "past_max_mb": False,
+        "open_to_others": [],
     }
     assert len(after["last_commit_at"]) == 27
 

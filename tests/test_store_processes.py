@@ -183,12 +183,58 @@ def test_a_batch_takes_five_statements_and_one_with_the_end_of_its_call_six(tmp_
 
     batches = " | ".join(statements).split("BEGIN IMMEDIATE | ")[1:]
     assert [one.strip(" |") for one in batches] == [
-        "PRAGMA user_version | INSERT INTO llm_tokens | UPDATE llm_calls SET | COMMIT",
+        "PRAGMA user_version | INSERT INTO llm_tokens | WITH came AS | COMMIT",
         "PRAGMA user_version | INSERT INTO llm_tokens | UPDATE llm_calls SET | INSERT INTO llm_parts | COMMIT",
     ]
     assert query(store.path, "SELECT count(*), sum(token), max(token_index) FROM llm_tokens") == [
         (131, sum(range(131)), 130)
     ]
+
+
+def test_a_batch_of_many_calls_takes_as_few_statements_as_one_of_a_single_call(tmp_path):
+    store = SQLiteStore(tmp_path / "tape.db", process_value(), max_buffer=100_000)
+    calls = [call_value(f"CALL-{number}") for number in range(50)]
+    for call in calls:
+        store.tokentape_call_started(call)
+    store.tokentape_flush()
+    statements = []
+    store._committer._connection.set_trace_callback(lambda sql: statements.append(" ".join(sql.split()[:3])))
+
+    for start in (0, 1):
+        for call in calls:
+            store.tokentape_tokens(call, batch(start, 1, () if start else (TEXT,)))
+        store.tokentape_flush()
+    store.tokentape_shutdown()
+
+    assert statements == [
+        *["BEGIN IMMEDIATE", "INSERT INTO llm_parts", "INSERT INTO llm_tokens", "WITH came AS", "COMMIT"],
+        *["BEGIN IMMEDIATE", "INSERT INTO llm_tokens", "WITH came AS", "COMMIT"],
+    ]
+    assert query(store.path, "SELECT count(*), min(event_count), max(event_count) FROM llm_calls") == [(50, 2, 2)]
+    assert query(store.path, "SELECT group_concat(token) AS text, count(*) FROM llm_tokens GROUP BY call_id") == (
+        [("0,1", 2)] * 50
+    )
+
+
+def test_one_call_that_cannot_be_stored_does_not_cost_the_others_of_its_batch(tmp_path, monkeypatch):
+    monkeypatch.delenv("TOKENTAPE_STRICT", raising=False)
+    store = SQLiteStore(tmp_path / "tape.db", process_value(), max_buffer=100_000)
+    for number in range(3):
+        call = call_value(f"CALL-{number}")
+        store.tokentape_call_started(call)
+        huge = TokenBatch([1], [2**70 if number == 1 else 0], [0], ["Hi"], parts=(TEXT,))
+        store.tokentape_tokens(call, huge)
+    store.tokentape_flush()
+    store.tokentape_shutdown()
+
+    assert query(
+        store.path, "SELECT c.uid, c.event_count, t.token FROM llm_calls c LEFT JOIN llm_tokens t ON t.call_id = c.id"
+    ) == [
+        ("CALL-0", 1, "Hi"),
+        ("CALL-1", 0, None),
+        ("CALL-2", 1, "Hi"),
+    ]
+    assert store.health()["dropped_events"] == 1
 
 
 @pytest.mark.scenario("storage/Killed in mid-stream")

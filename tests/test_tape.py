@@ -208,6 +208,7 @@ def test_totals_count_rows_drops_and_bytes_with_those_not_yet_merged(store, tape
             "marks": 0,
         },
         "dropped_events": 7,
+        "thinned_calls": 0,
         "bytes": size,
     }
     assert size > path.stat().st_size

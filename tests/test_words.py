@@ -234,14 +234,14 @@ def test_no_control_character_survives(text: str) -> None:
             "aggregated",
             0,
             True,
-            "None of its 15 token events is left: only their totals were kept",
+            "None of its 15 token events is left: the tape had reached its size (max_mb)",
         ),
         ("packed", 3, False, "3 of its 15 token events are left: they were packed"),
         (
             "dropped",
             1,
             False,
-            "1 of its 15 token events is left: the tape could not be written",
+            "1 of its 15 token events is left: the tape could not be written, and no more could be held",
         ),
     ],
 )

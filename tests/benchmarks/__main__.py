@@ -10,6 +10,7 @@ import click
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import api
+import at_its_size
 import call_page
 import importing
 import instructions
@@ -27,7 +28,7 @@ MEASUREMENTS = {
     module.__name__: module
     for module in (
         *(per_chunk, shares, instructions, per_call, while_writing, through_faults),
-        *(writing, long_stream, importing, reading, api, call_page),
+        *(writing, at_its_size, long_stream, importing, reading, api, call_page),
     )
 }
 

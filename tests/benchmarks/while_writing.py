@@ -22,12 +22,17 @@ from harness import Row, shown
 from openai import _streaming
 
 import tokentape
+from tokentape import recording
+from tokentape.redaction import Pattern
 from tokentape.writer import Writer
 
 STREAMS = 5
 PAUSE_S = 0.001
 CHUNKS = 2_500
 ROUNDS = 7
+
+# Ends only after 2^n steps, for a text of n letters.
+ENDLESS = Pattern("endless", r"(?:[\w .,]|[\w .,]{2})+~~")
 
 CHUNK_OBJECTS = answers.chat_chunks()
 # A generator runs on the thread that reads it: so a chunk's due time reaches the loop beside the chunk.
@@ -37,23 +42,42 @@ Delays = list[tuple[float, float]]
 Spans = list[tuple[float, float]]
 
 
+class Endless:
+    """A plugin with a pattern that is never done with what these streams say."""
+
+    @tokentape.hookimpl
+    def tokentape_redactors(self) -> list[Pattern]:
+        return [ENDLESS]
+
+
 def rows() -> Iterator[Row]:
-    """The 99th percentile of what the writer adds."""
-    bare, recorded, beside = [], [], []
+    """The 99th percentile of what the writer adds, and of what it adds while it searches for what never ends."""
+    bare: list[float] = []
+    plain: list[list[float]] = []
+    endless: list[list[float]] = []
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(_streaming.Stream, "__stream__", paced):
         for number in range(ROUNDS):
             bare.append(p99(late for _, late in streams()))
-            delays, rounds = _recorded(Path(folder) / f"{number}.db")
-            during = [late for due, late in delays if any(begun <= due <= ended for begun, ended in rounds)]
-            recorded.append(p99(during))
-            beside.append(len(during))
-    added = [with_us - alone for with_us, alone in zip(recorded, bare, strict=True)]
+            plain.append(_beside(Path(folder) / f"{number}.db"))
+            with mock.patch.object(recording, "_registered", [Endless()]):
+                endless.append(_beside(Path(folder) / f"endless-{number}.db"))
+    yield _row(f"added delay of a chunk while the writer flushes, p99, {STREAMS} streams", plain, bare)
+    yield _row("the same while the writer searches with a pattern that never ends", endless, bare)
+
+
+def _row(what: str, beside: list[list[float]], bare: list[float]) -> Row:
+    added = [p99(delays) - alone for delays, alone in zip(beside, bare, strict=True)]
     spread = (
         f"median of {ROUNDS} rounds, {shown(min(added))} to {shown(max(added))}; {shown(median(bare))} ms bare; "
-        f"{sum(beside):,} chunks met the writer"
+        f"{sum(map(len, beside)):,} chunks met the writer"
     )
-    what = f"added delay of a chunk while the writer flushes, p99, {STREAMS} streams"
-    yield Row(what, median(added), 1.0, "ms", spread)
+    return Row(what, median(added), 1.0, "ms", spread)
+
+
+def _beside(db: Path) -> list[float]:
+    """Delays of the chunks that came due while the writer worked."""
+    delays, rounds = _recorded(db)
+    return [late for due, late in delays if any(begun <= due <= ended for begun, ended in rounds)]
 
 
 def _recorded(db: Path) -> tuple[Delays, Spans]:
@@ -107,5 +131,4 @@ def paced(stream: Any) -> Iterator[Any]:
 
 
 def p99(delays: Any) -> float:
-    """The 99th percentile."""
     return quantiles(delays, n=100, method="inclusive")[98]

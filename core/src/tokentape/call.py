@@ -90,6 +90,8 @@ class CallRecorder:
         carry_ns: time inside `next()` since the last event that no event has accounted for yet.
         tail_wait_ns: the time inside the last `next()`, which brought the end.
         raw: bytes that the program reads itself, to be read as events on the writer thread.
+        runs: uids of the runs it was opened in, from the inside out.
+        noted: labels that came after it was opened; only ever added to.
     """
 
     __slots__ = (
@@ -118,6 +120,7 @@ class CallRecorder:
         "headers_ns",
         "http_status",
         "late",
+        "noted",
         "parts",
         "raw",
         "request",
@@ -126,6 +129,7 @@ class CallRecorder:
         "response_meta",
         "response_model",
         "rows",
+        "runs",
         "start_ns",
         "status",
         "tail_wait_ns",
@@ -136,13 +140,17 @@ class CallRecorder:
         "watched",
     )
 
-    def __init__(self, owner: Recorder, call: Call, request: Request, start_ns: int) -> None:
+    def __init__(
+        self, owner: Recorder, call: Call, request: Request, start_ns: int, runs: tuple[str, ...] = ()
+    ) -> None:
         self._owner = owner
         self._once = [True]
         self._keys: dict[tuple[Kind, int, str | None, str | None], int] = {}
         self._caller_exc = id(sys.exc_info()[1])
         self.clock = owner.clock
         self.call = call
+        self.runs = runs
+        self.noted: dict[str, str] = {}
         self.request = request
         self.start_ns = start_ns
         self.rows: list[Any] = []

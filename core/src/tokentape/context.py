@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .models import CONTENT_LEVELS, ContentLevel
+from .settings import label_text
 
 if TYPE_CHECKING:
     from .call import CallRecorder
@@ -70,10 +71,16 @@ def setting(variable: ContextVar[T], value: T) -> Iterator[None]:
 def label(**labels: Any) -> Any:
     """Put labels on every call made inside the block; nests, the inner value of a key wins.
 
+    Args:
+        **labels: text, numbers, or what has a text of its own, such as a UUID.
+
     Returns:
         A context manager, also usable as a decorator of a plain function.
+
+    Raises:
+        TypeError: a value is none of these.
     """
-    return setting(LABELS, {**LABELS.get(), **{key: str(value) for key, value in labels.items()}})
+    return setting(LABELS, {**LABELS.get(), **{key: label_text(key, value) for key, value in labels.items()}})
 
 
 def content(level: ContentLevel) -> Any:

@@ -7,6 +7,7 @@
     │   ├── DamagedTape    a tape that SQLite finds damaged
     │   └── NewerTape      written by a newer version of tokentape
     ├── CallNotFound       no call, or more than one, answers to that reference
+    ├── StillRunning       what is to be forgotten has not ended
     └── UnsupportedSDK     an SDK outside the range an adapter supports
 
 Every message says what, which one, and what to do next. None of these is ever raised into the loop that reads a stream.
@@ -41,6 +42,10 @@ class NewerTape(TapeError):
 
 class CallNotFound(TokentapeError, LookupError):
     """No call, or more than one, answers to the given reference."""
+
+
+class StillRunning(TokentapeError):
+    """A call or run that is to be forgotten has not ended."""
 
 
 class UnsupportedSDK(TokentapeError):

@@ -57,6 +57,11 @@ def tokentape_call_started(call: Call) -> None:
 
 
 @hookspec
+def tokentape_call_labelled(call: Call) -> None:
+    """A running call got more labels: its client has gone, say. Called with all that it has, before it is finished."""
+
+
+@hookspec
 def tokentape_tokens(call: Call, tokens: TokenBatch) -> None:
     """Token events of one call arrived since the last batch, in order, after redaction. Never called per token."""
 

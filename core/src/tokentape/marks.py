@@ -38,7 +38,7 @@ class Marks:
             return
         run = context.RUN.get() or recorder.process_run()
         clock = recorder.clock
-        self._open[span_id] = _Open(run.uid, clock.unix_ns() // 1000, clock.monotonic_ns(), kind, name)
+        self._open[span_id] = _Open(run.announced(), clock.unix_ns() // 1000, clock.monotonic_ns(), kind, name)
 
     def end(self, span_id: Hashable) -> None:
         """The span with this id, if there is one, is over."""

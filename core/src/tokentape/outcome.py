@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from array import array
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import metrics
 from .models import Call, FinishedCall, Usage
+from .redaction import Gate
 
 if TYPE_CHECKING:
     from .call import CallRecorder
@@ -28,7 +30,7 @@ class Seen:
     first_n_tokens: int | None = None
 
 
-def finished(call: Call, recorded: CallRecorder, seen: Seen, stall_ms: float) -> FinishedCall:
+def finished(call: Call, recorded: CallRecorder, seen: Seen, stall_ms: float, gate: Gate) -> FinishedCall:
     """Put together how a call ended, its usage and its numbers.
 
     Args:
@@ -36,34 +38,34 @@ def finished(call: Call, recorded: CallRecorder, seen: Seen, stall_ms: float) ->
         recorded: the ended recording; its events have all been taken.
         seen: what was taken.
         stall_ms: a gap at least this long is a stall.
+        gate: what the provider has said passes it.
     """
+    told = gate.told
     usage = recorded.usage_counts
     count, source = _token_count(usage, seen)
     timings = _timings(recorded, seen, stall_ms, count, usage.reasoning_tokens if usage else None)
     numbers, stalls = metrics.compute(timings)
-    private = call.content_level == "timings"
-    message = None if private else recorded.error_message
     return FinishedCall(
         **{f.name: getattr(call, f.name) for f in fields(Call)} | {"streaming": recorded.call.streaming},
         status=recorded.status,
         ended_us=timings.end_us,
-        finish_reason=_finish_reason(recorded.finish_reasons),
-        error_type=recorded.error_type,
-        error_message=message[:MAX_ERROR_CHARS] if message else message,
+        finish_reason=_finish_reason(recorded.finish_reasons, told),
+        error_type=told(recorded.error_type),
+        error_message=gate.text(recorded.error_message, MAX_ERROR_CHARS),
         http_status=recorded.http_status,
         # Of a call whose attempts nobody sees, nobody knows.
         retries=recorded.attempts - 1 if recorded.attempts else None,
-        response_model=recorded.response_model,
-        response_id=recorded.response_id,
-        provider_request_id=recorded.request_id,
-        response_meta=dict(recorded.response_meta),
-        usage=usage,
+        response_model=told(recorded.response_model),
+        response_id=told(recorded.response_id),
+        provider_request_id=told(recorded.request_id),
+        response_meta=told(dict(recorded.response_meta)),
+        usage=None if usage is None else replace(usage, raw=told(usage.raw)),
         token_count=count,
         token_count_source=source,
         reasoning_hidden=metrics.reasoning_hidden(timings),
         chunk_count=len(seen.offset_us) + recorded.chunks_beyond_events,
         event_count=len(seen.offset_us),
-        parts=tuple(recorded.parts),
+        parts=tuple(map(gate.part, recorded.parts)),
         stalls=stalls,
         metrics=numbers,
     )
@@ -78,8 +80,8 @@ def _token_count(usage: Usage | None, seen: Seen) -> tuple[int | None, Literal["
     return None, None
 
 
-def _finish_reason(reasons: dict[int, str]) -> str | None:
-    in_order = [reasons[choice] for choice in sorted(reasons)]
+def _finish_reason(reasons: dict[int, str], told: Callable[[Any], Any]) -> str | None:
+    in_order = [told(reasons[choice]) for choice in sorted(reasons)]
     return json.dumps(in_order) if len(in_order) > 1 else (in_order[0] if in_order else None)
 
 

@@ -67,9 +67,9 @@ class Recorder:
         """
         if context.SUPPRESSED.get():
             return None
-        start_ns = self.clock.monotonic_ns()
+        start_ns, started_unix_us = self.clock.monotonic_ns(), self.clock.unix_ns() // 1000
         run = context.RUN.get() or self.process_run()
-        call = self._describe(request, run.uid)
+        call = self._describe(request, run.uid, started_unix_us)
         if self._decide is not None:
             decided = self._decide(call)
             if decided == "skip":
@@ -78,7 +78,8 @@ class Recorder:
                 call = replace(call, content_level=decided)  # type: ignore[arg-type]  # checked by the host
         if not self._keep_prompts:
             request.body = None
-        opened = CallRecorder(self, call, request, start_ns)
+        run.announced()
+        opened = CallRecorder(self, call, request, start_ns, run.lineage)
         self.queue.append(("call_started", opened))
         self.open.add(opened)
         self._last = run.last_call = opened
@@ -115,7 +116,7 @@ class Recorder:
         run = context.RUN.get()
         return run.last_call if run is not None and run.last_call is not None else self._last
 
-    def _describe(self, request: Request, run_uid: str) -> Call:
+    def _describe(self, request: Request, run_uid: str, started_unix_us: int) -> Call:
         uid = new_uid()
         parent = context.parent()
         trace_id, span_id = _otel_ids()
@@ -130,7 +131,7 @@ class Recorder:
             operation=request.operation,
             request_model=request.model,
             streaming=request.streaming,
-            started_unix_us=self.clock.unix_ns() // 1000,
+            started_unix_us=started_unix_us,
             content_level=context.CONTENT.get() or self._content,
             name=request.name,
             sampled=self._sample(uid),

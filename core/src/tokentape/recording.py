@@ -14,9 +14,10 @@ from typing import Any, Final
 from . import faults, patching, process, recorder, settings
 from .clock import SYSTEM_CLOCK, Clock
 from .errors import TokentapeError
+from .models import Process
 from .plugins import PluginHost
 from .recorder import Recorder
-from .redaction import BUILT_IN, Rules
+from .redaction import Redactor, Rules, chosen, redact_text
 from .runs import RunHandle
 from .writer import Writer
 
@@ -53,6 +54,7 @@ class _Session:
             flush_ms=chosen.flush_ms,
             stall_ms=chosen.stall_ms,
             holding=self._is_holding,
+            has_work_left=self._has_work_left,
             rules=self._rules(),
             stop_recording=disable,
         )
@@ -88,10 +90,17 @@ class _Session:
         for call in list(self.recorder.open):
             with faults.guard("disable", "how a call ended"):
                 call.end("abandoned")
-        self._end_run()
+        self.end_run()
         recorder.activate(None)
         self.writer.stop(EXIT_TIMEOUT_S)
         self.host.call("tokentape_shutdown")
+
+    def end_run(self) -> None:
+        """Close the run of the process, unless it is another's; what is recorded later gets a new one."""
+        # An inherited run goes on after this process; whoever opened it closes it.
+        if self._process_run is not None and not self._inherits_run:
+            ended, self._process_run = self._process_run, None
+            ended.end("completed")
 
     def forked(self) -> None:
         """Start anew in a forked child, without thread, queue and connection of the parent."""
@@ -99,23 +108,36 @@ class _Session:
         self.writer.forget()
         self._process_run = None
         if self.store is not None:
-            self.store.after_fork(process.this_process(_script_name()))
+            self.store.after_fork(_this_process())
 
     def _open_store(self) -> Any:
         if self.settings.db is None:
             return None
         from .store.plugin import SQLiteStore
 
-        store = SQLiteStore(self.settings.db, process.this_process(_script_name()), max_buffer=self.settings.max_buffer)
+        store = SQLiteStore(
+            self.settings.db,
+            _this_process(),
+            max_buffer=self.settings.max_buffer,
+            max_mb=self.settings.max_mb,
+        )
         self.host.register(store, "sqlite")
         return store
 
     def _rules(self) -> Rules:
-        extra = [redactor for _, found in self.host.each("tokentape_redactors") for redactor in found or ()]
-        return Rules(extra) if extra else BUILT_IN
+        added: list[Redactor] = [*chosen(self.settings.redact)]
+        for name, found in self.host.each("tokentape_redactors"):
+            with faults.guard(f"plugin {name}", "what its patterns mask"):
+                for redactor in found or ():
+                    Rules([redactor])  # one that is no redactor keeps none but itself out
+                    added.append(redactor)
+        return Rules(added)
 
     def _is_holding(self) -> bool:
         return self.store is not None and bool(self.store.is_holding)
+
+    def _has_work_left(self) -> bool:
+        return self.store is not None and bool(self.store.has_work_left)
 
     def _run_of_process(self) -> RunHandle:
         # Looked at without the lock first: who stops recording holds it for as long as the last writes take.
@@ -130,11 +152,6 @@ class _Session:
                 opened.start(None)
                 self._process_run = opened
             return self._process_run
-
-    def _end_run(self) -> None:
-        # An inherited run goes on after this process; whoever opened it closes it.
-        if self._process_run is not None and not self._inherits_run:
-            self._process_run.end("completed")
 
 
 def enable(*, clock: Clock = SYSTEM_CLOCK, **keywords: Any) -> None:
@@ -193,6 +210,15 @@ def flush(timeout: float = EXIT_TIMEOUT_S) -> bool:
     """
     session = _session
     return session.writer.flush(timeout) if session is not None else True
+
+
+def finish_serving() -> None:
+    """A server has done its work, and the process may end without exit handlers: close its run, write everything."""
+    with _lock:
+        session = _session
+        if session is not None:
+            session.end_run()
+    flush()
 
 
 def register(plugin: object) -> None:
@@ -273,6 +299,10 @@ def _sampler(rate: float) -> Any:
 
 def _plugin_name(plugin: object) -> str:
     return str(getattr(plugin, "__name__", None) or f"{type(plugin).__qualname__}-{id(plugin):x}")
+
+
+def _this_process() -> Process:
+    return process.this_process(redact_text(_script_name()))
 
 
 def _script_name() -> str:

@@ -23,11 +23,13 @@ class RunHandle:
 
     Attributes:
         uid: the run's public ULID.
+        lineage: its uid, and those of the runs it was opened in, from the inside out.
         last_call: the call opened last inside it.
     """
 
     def __init__(self, name: str, metadata: Mapping[str, Any] | None = None, uid: str | None = None) -> None:
         self.uid = uid or new_uid()
+        self.lineage: tuple[str, ...] = (self.uid,)
         self.name = name
         self.metadata = metadata
         self.last_call: CallRecorder | None = None
@@ -38,18 +40,29 @@ class RunHandle:
         """Announce the run; under which other run it hangs is decided here."""
         recorder = active()
         clock = recorder.clock if recorder is not None else SYSTEM_CLOCK
-        parent_uid = parent.uid if parent is not None else None
-        self._row = Run(self.uid, parent_uid, self.name, clock.unix_ns() // 1000, metadata=self.metadata)
+        self._begin(recorder, parent, clock.unix_ns() // 1000)
+
+    def announced(self) -> str:
+        """The run's uid, for what is recorded in it: from here on outputs know the run."""
+        return self.uid
+
+    def _begin(self, recorder: Recorder | None, parent: RunHandle | None, started_unix_us: int) -> None:
+        parent_uid = parent.announced() if parent is not None else None
+        self.lineage = (self.uid, *(parent.lineage if parent is not None else ()))
+        self._row = Run(self.uid, parent_uid, self.name, started_unix_us, metadata=self.metadata)
         if recorder is not None:
             recorder.put("run_started", self._row)
 
     def end(self, status: Status) -> None:
-        """Close the run with its final status."""
+        """Close the run with its final status, and the name and metadata that it has by now."""
         recorder = active()
         if recorder is not None and self._row is not None:
             with faults.guard("python api", "the end of a run"):
                 ended_us = recorder.clock.unix_ns() // 1000
-                recorder.put("run_finished", replace(self._row, status=status, ended_unix_us=ended_us))
+                ended = replace(
+                    self._row, name=self.name, metadata=self.metadata, status=status, ended_unix_us=ended_us
+                )
+                recorder.put("run_finished", ended)
 
     def __enter__(self) -> Self:
         with faults.guard("python api", "a run"):
@@ -62,7 +75,7 @@ class RunHandle:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._block.__exit__(None, None, None)
-        self.end("completed" if exc is None or _is_an_end(exc) else "error")
+        self.end("completed" if exc is None or is_an_end(exc) else "error")
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -73,7 +86,7 @@ class RunHandle:
         self.__exit__(exc_type, exc, traceback)
 
 
-def _is_an_end(exc: BaseException) -> bool:
+def is_an_end(exc: BaseException) -> bool:
     """Whether an exception is how Python says that all is done, and no failure."""
     return isinstance(exc, GeneratorExit) or (isinstance(exc, SystemExit) and not exc.code)
 
@@ -135,4 +148,4 @@ class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search")
         parent = context.PARENT.get()
         call_uid = parent.uid if parent is not None and parent.is_open else None
         took_us = (recorder.clock.monotonic_ns() - start_ns) // 1000
-        return Mark(run.uid, call_uid, unix_us, took_us, self._kind, self._name)
+        return Mark(run.announced(), call_uid, unix_us, took_us, self._kind, self._name)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from .errors import SettingsError
+from .expressions import problem_with
 from .models import CONTENT_LEVELS, ContentLevel
 
 ENV_PREFIX: Final = "TOKENTAPE_"
 # Variables that are no settings of `enable()`: the run a child process hangs under and the file it leaves notes in, the
 # switches, our tests' own.
 OTHER_VARIABLES: Final = frozenset({"RUN", "RUN_NOTES", "DISABLED", "STRICT", "RECORDINGS"})
+DEFAULT_MAX_MB: Final = 1024
 TRUE: Final = frozenset({"1", "true", "yes", "on"})
 FALSE: Final = frozenset({"0", "false", "no", "off", ""})
+# What `redact` can switch on by its name alone.
+OPTIONAL_KINDS: Final = ("email", "phone")
+_KIND: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,7 @@ class Settings:
     Attributes:
         db: the tape; None keeps nothing in SQLite and leaves it to other outputs.
         content: how much text is kept where nothing else decides.
+        redact: what is masked beside the built-in kinds: names of optional kinds, and `KIND=EXPRESSION`.
         prompts: whether request bodies are kept.
         labels: on every call of the process.
         plugins: names of the entry points to load; None for all that are installed.
@@ -34,10 +41,12 @@ class Settings:
         stall_ms: a gap at least this long is a stall.
         flush_ms: the most a crash can lose.
         max_buffer: token events held while the database cannot be written.
+        max_mb: size of the tape in millions of bytes; past it the token events of the oldest finished calls go.
     """
 
     db: Path | None
     content: ContentLevel = "redacted"
+    redact: tuple[str, ...] = ()
     prompts: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     plugins: tuple[str, ...] | None = None
@@ -45,6 +54,7 @@ class Settings:
     stall_ms: float = 1000.0
     flush_ms: float = 250.0
     max_buffer: int = 100_000
+    max_mb: int = DEFAULT_MAX_MB
 
 
 def resolve(keywords: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -106,6 +116,19 @@ def parse_labels(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def label_text(key: object, value: object) -> str:
+    """The text of a label's value.
+
+    Raises:
+        TypeError: it has none: only text, numbers and objects with a text of their own do.
+    """
+    if isinstance(value, str | int | float):
+        return str(value)
+    if type(value).__str__ is object.__str__ or isinstance(value, bytes | bytearray):
+        raise TypeError(f"label {key}: expected a text, got {type(value).__name__}")
+    return str(value)
+
+
 def _flag(environ: Mapping[str, str] | None, name: str) -> bool:
     return (os.environ if environ is None else environ).get(ENV_PREFIX + name, "").strip().lower() in TRUE
 
@@ -122,6 +145,8 @@ def _parse(name: str, value: Any, shown: str) -> Any:
     parser, expected = _PARSERS[name]
     try:
         return parser(value)
+    except SettingsError as refusal:
+        raise SettingsError(f"{shown}: {refusal}.") from None
     except (TypeError, ValueError, OverflowError, RuntimeError):  # the last for the home of a user there is not
         raise SettingsError(f"{shown}: expected {expected}.") from None
 
@@ -138,6 +163,20 @@ def _content(value: Any) -> str:
     return str(value)
 
 
+def _redact(value: Any) -> tuple[str, ...]:
+    items = tuple(value.split() if isinstance(value, str) else map(str, value))
+    for item in items:
+        kind, equals, expression = item.partition("=")
+        if not equals and kind not in OPTIONAL_KINDS:
+            raise ValueError(value)
+        if equals and (not _KIND.fullmatch(kind) or not expression):
+            raise ValueError(value)
+        problem = problem_with(expression) if equals else None
+        if problem is not None:
+            raise SettingsError(f"{kind}: {problem}")
+    return items
+
+
 def _boolean(value: Any) -> bool:
     text = str(value).strip().lower()
     if text not in TRUE | FALSE:
@@ -148,7 +187,11 @@ def _boolean(value: Any) -> bool:
 def _labels(value: Any) -> dict[str, str]:
     if isinstance(value, str):
         return parse_labels(value)
-    return {str(k): str(v) for k, v in dict(value).items()}
+    given = dict(value)
+    try:
+        return {str(key): label_text(key, text) for key, text in given.items()}
+    except TypeError as refusal:
+        raise SettingsError(str(refusal)) from None
 
 
 def _plugins(value: Any) -> tuple[str, ...]:
@@ -176,6 +219,7 @@ def _count(value: Any) -> int:
 _PARSERS: Final[Mapping[str, tuple[Callable[[Any], Any], str]]] = {
     "db": (_db, "a path, or none"),
     "content": (_content, "one of " + ", ".join(CONTENT_LEVELS)),
+    "redact": (_redact, f"{', '.join(OPTIONAL_KINDS)} or KIND=EXPRESSION, separated by spaces"),
     "prompts": (_boolean, "0 or 1"),
     "labels": (_labels, "key=value, separated by commas"),
     "plugins": (_plugins, "names of entry points, separated by commas"),
@@ -183,4 +227,5 @@ _PARSERS: Final[Mapping[str, tuple[Callable[[Any], Any], str]]] = {
     "stall_ms": (_number(1.0, 86_400_000.0), "milliseconds, from 1 to 86400000"),
     "flush_ms": (_number(1.0, 60_000.0), "milliseconds, from 1 to 60000"),
     "max_buffer": (_count, "a whole number of token events, from 1"),
+    "max_mb": (_count, "a whole number of megabytes, from 1"),
 }

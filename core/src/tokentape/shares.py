@@ -66,7 +66,8 @@ def shares_of_run(run: Row, calls: Sequence[Row], marks: Sequence[Row]) -> list[
 
     Args:
         run: with `started_at` and `ended_at`.
-        calls: as in `shares`; `ended_unix_us` is None while a call runs.
+        calls: as in `shares`; `ended_unix_us` is None while a call runs. One that is not `counted` is a framework's:
+            the time of the model is that of the requests it made.
         marks: as in `shares`.
     """
     start = unix_us(run["started_at"])
@@ -77,7 +78,8 @@ def shares_of_run(run: Row, calls: Sequence[Row], marks: Sequence[Row]) -> list[
     else:
         ends = [call["ended_unix_us"] for call in calls] + [m["started_unix_us"] + m["duration_us"] for m in marks]
         end = max([start, *ends])
-    return shares(start, end, [{**call, "ended_unix_us": call["ended_unix_us"] or end} for call in calls], marks)
+    counted = [{**call, "ended_unix_us": call["ended_unix_us"] or end} for call in calls if call["counted"]]
+    return shares(start, end, counted, marks)
 
 
 def _of_call(row: Row) -> _Span:

@@ -16,7 +16,7 @@ CAUSES: Final[Mapping[str, str]] = {
     "upstream": "waiting (provider or network)",
     "blocked": "event loop busy",
     "own": "in your code",
-    "unknown": "cause not known (events fed by hand)",
+    "unknown": "cause not known (events fed by hand, or by a framework)",
 }
 # A sign for each status, so that none is told by its colour.
 SIGNS: Final[Mapping[str, str]] = {
@@ -37,9 +37,9 @@ KINDS: Final[Mapping[str, str]] = {
 # Why token events of a call are not on the tape.
 _NOT_KEPT: Final[Mapping[str, str]] = {
     "sampled_out": "by the sample rate they were not kept",
-    "dropped": "the tape could not be written",
+    "dropped": "the tape could not be written, and no more could be held",
     "packed": "they were packed",
-    "aggregated": "only their totals were kept",
+    "aggregated": "the tape had reached its size (max_mb)",
 }
 # The word `tpot` has two meanings in this field; it is taken for the one that is written beside it.
 ALIASES: Final[Mapping[str, str]] = {"tpot": "inter_token_latency_ms"}

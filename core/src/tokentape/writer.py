@@ -18,11 +18,11 @@ from . import faults
 from .call import STRIDE, CallRecorder
 from .courtesy import give_way
 from .fragments import Extra
-from .models import Call, Mark, Run, TokenBatch
+from .models import CONTENT_LEVELS, Call, Mark, Run, TokenBatch
 from .outcome import Seen, finished
 from .plugins import PluginHost
 from .recorder import Recorder
-from .redaction import BUILT_IN, CallRedactor, Rules, redact_json
+from .redaction import BUILT_IN, CallRedactor, Gate, Rules
 
 # As many events as can be taken apart and redacted in a fifth of a millisecond, for which chunks may have to wait.
 SLICE_EVENTS: Final = 128
@@ -41,8 +41,10 @@ class _Live:
     """What the writer keeps of a call it has announced."""
 
     call: Call
+    gate: Gate
     redactor: CallRedactor | None
     parts: int = 0
+    noted: int = 0
     seen: Seen = field(default_factory=Seen)
 
 
@@ -54,6 +56,7 @@ class Writer:
         flush_ms: time between two rounds.
         stall_ms: a gap at least this long is a stall.
         holding: whether an output still holds something that it could not write.
+        has_work_left: whether an output has more to do that nobody waits for.
         rules: what is a secret.
         stop_recording: called when a multiprocessing child ends, which is not told by `atexit`.
     """
@@ -65,6 +68,7 @@ class Writer:
         flush_ms: float,
         stall_ms: float,
         holding: Callable[[], bool] = lambda: False,
+        has_work_left: Callable[[], bool] = lambda: False,
         rules: Rules = BUILT_IN,
         stop_recording: Callable[[], object] = lambda: None,
     ) -> None:
@@ -74,7 +78,8 @@ class Writer:
         self._flush_s = flush_ms / 1000
         self._stall_ms = stall_ms
         self._holding = holding
-        self._rules = rules
+        self._gates = {level: Gate(level, rules) for level in CONTENT_LEVELS}
+        self._has_work_left = has_work_left
         self._stop_recording = stop_recording
         self._reset()
 
@@ -157,7 +162,7 @@ class Writer:
         self._round()
 
     def _wait(self) -> None:
-        if self.recorder.open or self._live or self._holding():
+        if self.recorder.open or self._live or self._holding() or self._has_work_left():
             asleep_ns = self._now()
             if not self._wake.wait(self._flush_s) and asleep_ns is not None:
                 self._note_lateness(asleep_ns + int(self._flush_s * 1e9), self._now())
@@ -189,6 +194,7 @@ class Writer:
         try:
             self._take_queue()
             for recorded, live in list(self._live.items()):
+                self._take_labels(recorded, live)
                 self._take_events(recorded, live)
             self._host.call("tokentape_flush")
         except Exception as fault:
@@ -211,29 +217,38 @@ class Writer:
         if isinstance(value, CallRecorder):
             self._announce(value) if what == "call_started" else self._finish(value)
         elif isinstance(value, Run):
-            run = replace(value, name=self._mask(value.name), metadata=self._mask(value.metadata))
-            self._host.call(f"tokentape_{what}", run=run)
+            self._host.call(f"tokentape_{what}", run=self._gates["redacted"].given(value))
         else:
-            self._host.call("tokentape_mark", mark=replace(value, name=self._mask(value.name)))
+            self._host.call("tokentape_mark", mark=self._gates["redacted"].given(value))
 
     def _announce(self, recorded: CallRecorder) -> None:
-        call = self._presentable(recorded)
-        self._live[recorded] = _Live(call, CallRedactor(self._rules) if call.content_level == "redacted" else None)
+        gate = self._gates[recorded.call.content_level]
+        prompt = _prompt_json(recorded.request.body, gate)
+        recorded.request.body = None
+        call = replace(gate.given(recorded.call), prompt_json=prompt)
+        self._live[recorded] = _Live(call, gate, gate.redactor())
         self._host.call("tokentape_call_started", call=call)
 
     def _finish(self, recorded: CallRecorder) -> None:
         live = self._live.pop(recorded, None)
         if live is None:
             return
+        self._take_labels(recorded, live)
         self._take_events(recorded, live)
         with faults.guard(f"{recorded.call.adapter} adapter", "a call's usage"):
             recorded.conclude()
         if live.redactor is not None:
             self._tokens(live, live.redactor.finish())
-        call = finished(live.call, recorded, live.seen, self._stall_ms)
-        if call.error_message and call.content_level == "redacted":
-            call = replace(call, error_message=self._mask(call.error_message))
+        call = finished(live.call, recorded, live.seen, self._stall_ms, live.gate)
         self._host.call("tokentape_call_finished", call=call)
+
+    def _take_labels(self, recorded: CallRecorder, live: _Live) -> None:
+        """Take the labels that a call got since it was announced."""
+        if len(recorded.noted) > live.noted:
+            noted = dict(recorded.noted)
+            live.noted = len(noted)
+            live.call = replace(live.call, labels={**live.call.labels, **live.gate.json(noted)})
+            self._host.call("tokentape_call_labelled", call=live.call)
 
     def _take_events(self, recorded: CallRecorder, live: _Live) -> None:
         """Take the complete events from the front of a call's list, a slice at a time."""
@@ -248,33 +263,13 @@ class Writer:
             taken = rows[: count * STRIDE]
             del rows[: count * STRIDE]
             live.parts += len(announced)
-            batch = _batch(taken, recorded, live, tuple(announced))
+            batch = _batch(taken, recorded, live, tuple(map(live.gate.part, announced)))
             self._tokens(live, live.redactor.feed(batch) if live.redactor is not None else batch)
             give_way()
 
     def _tokens(self, live: _Live, batch: TokenBatch) -> None:
         if len(batch) or batch.parts:
             self._host.call("tokentape_tokens", call=live.call, tokens=batch)
-
-    def _presentable(self, recorded: CallRecorder) -> Call:
-        """A call as outputs may see it: prompt turned into JSON, everything that is text masked."""
-        call = recorded.call
-        prompt = None if call.content_level == "timings" else _prompt_json(recorded.request.body)
-        recorded.request.body = None
-        if call.content_level == "full":
-            return replace(call, prompt_json=prompt)
-        return replace(
-            call,
-            name=self._mask(call.name),
-            prompt_json=self._mask(prompt),
-            request=self._mask(call.request),
-            labels=self._mask(call.labels),
-            metadata=self._mask(call.metadata),
-        )
-
-    def _mask(self, value: Any) -> Any:
-        """A text, or plain JSON value, without its secrets."""
-        return redact_json(value, self._rules)
 
 
 def _batch(taken: list[Any], recorded: CallRecorder, live: _Live, parts: tuple[Any, ...]) -> TokenBatch:
@@ -315,13 +310,22 @@ def _split_extras(part: list[Any], n_tokens: dict[int, int], logprobs: dict[int,
     return part
 
 
-def _prompt_json(body: Any) -> str | None:
-    """A request body as JSON; of one that is too large its size and its beginning.
+def _prompt_json(body: Any, gate: Gate) -> str | None:
+    """A request body as JSON, as far as it may be kept; of one that is too large its size and its beginning."""
+    if body is None or not gate.keeps_text:
+        return None
+    text, size = _encoded(body)
+    if size <= MAX_PROMPT_BYTES:
+        shown = gate.json(body)
+        return text if shown is body else _encoded(shown)[0]
+    return json.dumps({"truncated": True, "bytes": size, "head": gate.text(text, PROMPT_HEAD_CHARS)})
+
+
+def _encoded(body: Any) -> tuple[str, int]:
+    """The beginning of a body's JSON, at least as much as is kept of it, and how many bytes all of it has.
 
     Encoded piece by piece: in one go the encoder would not let go of the interpreter until a large body is done.
     """
-    if body is None:
-        return None
     pieces: list[str] = []
     size = 0
     # Without spaces, as SDKs send it: the size is that of the request's body.
@@ -329,9 +333,7 @@ def _prompt_json(body: Any) -> str | None:
         if size <= MAX_PROMPT_BYTES:
             pieces.append(piece)
         size += len(piece.encode("utf-8", "replace"))
-    if size <= MAX_PROMPT_BYTES:
-        return "".join(pieces)
-    return json.dumps({"truncated": True, "bytes": size, "head": "".join(pieces)[:PROMPT_HEAD_CHARS]})
+    return "".join(pieces), size
 
 
 def _finalize_in_multiprocessing_child(stop_recording: Callable[[], object]) -> None:

@@ -229,8 +229,10 @@ def _arrivals(tape: Tape, call_id: int) -> list[Row]:
     indexes = {share: max(0, -(-(last + 1) * share // 100) - 1) for share in SHARES}
     found = []
     for share, at in indexes.items():
-        events = tape.page_of_events(call_id, 1, after=at - 1)
-        found += [{"share": share, "events": at + 1, "timestamp_ms": event["timestamp_ms"]} for event in events]
+        (event,) = tape.page_of_events(call_id, 1, after=at - 1)
+        # It may have been removed.
+        if event["token_index"] == at:
+            found.append({"share": share, "events": at + 1, "timestamp_ms": event["timestamp_ms"]})
     return found
 
 

@@ -18,6 +18,7 @@ from .options import db_option, example
     epilog=example("tokentape run app.py", "tokentape show"),
     commands_in={
         "demo": ".demo",
+        "forget": ".forget",
         "list": ".list",
         "metadata": ".metadata",
         "path": ".path",
@@ -26,6 +27,7 @@ from .options import db_option, example
         "recover": ".recover",
         "run": ".run",
         "show": ".show",
+        "snapshot": ".snapshot",
         "status": ".status",
     },
     brought_by={"serve": "datasette"},

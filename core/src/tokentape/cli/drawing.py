@@ -14,12 +14,14 @@ WAITING: Final = "·"
 BUSY: Final = "~"
 OWN: Final = "="
 UNKNOWN: Final = "?"
+REMOVED: Final = "-"
 NOTHING: Final = " "
 WORDS: Final[Mapping[str, str]] = {
     WAITING: "waiting",
     BUSY: "event loop busy",
     OWN: "in your code",
     UNKNOWN: "not known",
+    REMOVED: "events not kept",
     EVENTS: "events",
 }
 _CAUSES: Final[Mapping[str, str]] = {"upstream": WAITING, "blocked": BUSY, "own": OWN, "unknown": UNKNOWN}
@@ -55,7 +57,12 @@ class Drawing:
 
 
 def timeline(
-    arrivals: Sequence[tuple[int, int]], stalls: Sequence[Row], end_us: int, width: int, by_hand: bool = False
+    arrivals: Sequence[tuple[int, int]],
+    stalls: Sequence[Row],
+    end_us: int,
+    width: int,
+    by_hand: bool = False,
+    indexes: Sequence[int] | None = None,
 ) -> Drawing:
     """Draw a call.
 
@@ -65,6 +72,7 @@ def timeline(
         end_us: how long the call took, or has taken so far.
         width: how many characters may be used.
         by_hand: the events were fed by hand, so that nobody knows whose time a gap was.
+        indexes: the `token_index` of each event; where one is missing, events have been removed.
     """
     cell_us = max(end_us, 1) / width
     counts = [0] * width
@@ -72,7 +80,7 @@ def timeline(
         counts[_cell(offset, cell_us, width)] += 1
     marks = [EVENTS if count else NOTHING for count in counts]
     line = [_level(count, max(counts)) for count in counts]
-    for span in _spans(arrivals, stalls, end_us, by_hand):
+    for span in _spans(arrivals, stalls, end_us, by_hand, indexes or range(len(arrivals))):
         cells = [cell for cell in _cells(span, cell_us, width) if not counts[cell]]
         if not cells and span.main:
             # Shorter than a cell, but what people look for: it takes the place of the events around it.
@@ -82,11 +90,17 @@ def timeline(
     return Drawing("".join(line), "".join(marks))
 
 
-def _spans(arrivals: Sequence[tuple[int, int]], stalls: Sequence[Row], end_us: int, by_hand: bool) -> Iterator[Span]:
-    before, ended_by = 0, {row["token_index"]: row for row in stalls if row["position"] != "tail"}
-    for index, (offset, wait) in enumerate(arrivals):
-        yield from _gap(before, offset, wait, ended_by.get(index), by_hand)
-        before = offset
+def _spans(
+    arrivals: Sequence[tuple[int, int]], stalls: Sequence[Row], end_us: int, by_hand: bool, indexes: Sequence[int]
+) -> Iterator[Span]:
+    before, following = 0, 0
+    ended_by = {row["token_index"]: row for row in stalls if row["position"] != "tail"}
+    for index, (offset, wait) in zip(indexes, arrivals, strict=True):
+        if index == following:
+            yield from _gap(before, offset, wait, ended_by.get(index), by_hand)
+        else:
+            yield Span(before, offset, REMOVED, main=False)
+        before, following = offset, index + 1
     tail = next((row for row in stalls if row["position"] == "tail"), None)
     # A tail that was no stall has no row: nothing is known of it but its length, and it stays blank.
     if tail is not None:

@@ -66,7 +66,9 @@ def _table(calls: Sequence[Mapping[str, Any]], width: int, fills_width: bool) ->
     has_text = width >= TEXT_FROM
     apart = (0, 2 if has_text else 1, 0, 0)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=apart, expand=fills_width)
-    for heading in ("uid", "when", "status", "first", "rate", "longest gap"):
+    # Where a framework's calls are among them, each is told from the requests it made.
+    has_layers = any(call["layer"] == "framework" for call in calls)
+    for heading in ("uid", "when", *(("layer",) if has_layers else ()), "status", "first", "rate", "longest gap"):
         table.add_column(heading, no_wrap=True)
     if has_text:
         table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=MODEL_WIDTH if fills_width else None)
@@ -78,7 +80,8 @@ def _table(calls: Sequence[Mapping[str, Any]], width: int, fills_width: bool) ->
         names = [one_line(call[column] or "") for column in ("model", "text_start")[: 1 + has_text]]
         # Text, so that nothing in it is taken for markup.
         said = map(Text, [*_numbers(call), *names])
-        table.add_row(call["uid"][:digits], _when(call["started_at"], has_text), status, *said)
+        layer = [call["layer"]] if has_layers else []
+        table.add_row(call["uid"][:digits], _when(call["started_at"], has_text), *layer, status, *said)
     return table
 
 

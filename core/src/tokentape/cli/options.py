@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from .. import settings
-from ..errors import TapeError
+from ..errors import TapeError, TokentapeError
 from .terminal import note
 
 if TYPE_CHECKING:
@@ -19,6 +21,41 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 db_option = click.option("--db", metavar="PATH", help="The tape. Default: TOKENTAPE_DB, else one in your data folder.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, under the names of the tape's columns.")
+
+
+_FROM_THE_END: Final = re.compile(r"-\d+")
+_AGO: Final = re.compile(r"(\d{1,6})([mhd])")
+_MINUTES: Final = {"m": 1, "h": 60, "d": 1440}
+
+
+class TakesNegativeNumbers(click.Command):
+    """A command to which `-2` is an argument and every other word with a dash an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line."""
+        if "--" not in args:
+            numbers = [word for word in args if _FROM_THE_END.fullmatch(word)]
+            args = [*(word for word in args if word not in numbers), *(["--", *numbers] if numbers else [])]
+        return super().parse_args(ctx, args)
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # in some versions generic, and only for type checkers
+    """A date, a time (UTC unless it says otherwise), or how long ago, as microseconds since 1970."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read what was given."""
+        ago = _AGO.fullmatch(value)
+        if ago is not None:
+            at = datetime.now(UTC) - timedelta(minutes=int(ago[1]) * _MINUTES[ago[2]])
+        else:
+            try:
+                at = datetime.fromisoformat(value)
+            except ValueError:
+                at = self.fail(f"{value!r}: expected a date like 2026-11-23, a time, or an age like 90m, 24h, 7d.")
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
 def example(*lines: str) -> str:
@@ -63,6 +100,21 @@ def opened(db: str | None) -> Iterator[Tape]:
         if tape.is_newer:
             note(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
         yield tape
+
+
+def run_uid(tape: Tape, ref: str | None) -> str | None:
+    """The uid of the run that a uid, the beginning of one, or a row id means; None for None.
+
+    Raises:
+        TokentapeError: no run answers to it, or more than one.
+    """
+    if ref is None:
+        return None
+    found = tape.find_runs(ref)
+    if len(found) == 1:
+        return str(found[0]["uid"])
+    what = "more than one run answers" if found else "no run answers"
+    raise TokentapeError(f"{what} to {ref!r} on {tape.path}; give its uid, or more of it")
 
 
 def _labels(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

@@ -77,7 +77,9 @@ def _run(program: Target, chosen: Settings, name: str, db_argument: str) -> int:
         note("tokentape: TOKENTAPE_DISABLED is set: not recording.")
         return child.run(program.argv, os.environ)
     require_tokentape(program)
-    run = Run(new_uid(), os.environ.get(RUN_VARIABLE) or None, _presentable(name), SYSTEM_CLOCK.unix_ns() // 1000)
+    run = Run(
+        new_uid(), os.environ.get(RUN_VARIABLE) or None, _presentable(name, chosen), SYSTEM_CLOCK.unix_ns() // 1000
+    )
     try:
         store = _opened(chosen.db, run)
     except TapeError as problem:
@@ -95,10 +97,10 @@ def _run(program: Target, chosen: Settings, name: str, db_argument: str) -> int:
     return code
 
 
-def _presentable(name: str) -> str:
-    from ..redaction import redact_text
+def _presentable(name: str, settings: Settings) -> str:
+    from ..redaction import Rules, chosen, redact_text
 
-    return redact_text(name)
+    return redact_text(name, Rules(chosen(settings.redact)))
 
 
 def _opened(path: Path | None, run: Run) -> SQLiteStore | None:

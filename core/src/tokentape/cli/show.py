@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -17,7 +16,7 @@ from ..models import Metrics
 from ..shares import shares_of_run
 from .drawing import Drawing, timeline
 from .list import print_table
-from .options import db_option, example, json_option, opened
+from .options import TakesNegativeNumbers, db_option, example, json_option, opened
 from .terminal import console, note, one_line, print_json, safe
 
 if TYPE_CHECKING:
@@ -25,26 +24,15 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-_FROM_THE_END: Final = re.compile(r"-\d+")
 METRICS: Final = [*(f.name for f in fields(Metrics)), *words.ALIASES]
 NO_TEXT: Final = "(no text was kept)"
 STYLES: Final = {"·": "yellow", "~": "magenta", "=": "red", "?": "dim", "▄": "cyan"}
 
 
-class _TakesNegativeNumbers(click.Command):
-    """A command to which `-2` is an argument and every other word with a dash an option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--" not in args:
-            numbers = [word for word in args if _FROM_THE_END.fullmatch(word)]
-            args = [*(word for word in args if word not in numbers), *(["--", *numbers] if numbers else [])]
-        return super().parse_args(ctx, args)
-
-
 @click.command(
     "show",
     epilog=example("tokentape show -2", "tokentape show --metric first_token_latency_ms"),
-    cls=_TakesNegativeNumbers,
+    cls=TakesNegativeNumbers,
 )
 @db_option
 @click.option(
@@ -56,8 +44,9 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
     """Show a call: how it ended, where its time went, what it said.
 
     CALL is a uid or the beginning of one, a row id, or -1 for the last call (so it is without CALL), -2 for the one
-    before it. The uid of a run shows the calls and the marks of that run, and where its time went: to the model while a
-    call was open, else to the mark that began last, else to neither. Each moment counts once.
+    before it. The uid of a run, or a name, which means the newest run of that name, shows the calls and the marks of
+    that run, and where its time went: to the model while a call was open (a framework's call counts by the requests it
+    made), else to the mark that began last, else to neither. Each moment counts once.
     """
     with opened(db) as tape:
         if not tape.calls(1):
@@ -65,7 +54,7 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
         try:
             call = tape.call(ref)
         except CallNotFound:
-            run = tape.run(ref)
+            run = tape.run(ref) or tape.run_named(ref)
             if run is None:
                 raise
             _show_run(tape, run, as_json)
@@ -81,7 +70,9 @@ def command(db: str | None, metric: str | None, as_json: bool, ref: str) -> None
 def _show_call(tape: Tape, call: Row) -> None:
     events, stalls, parts = tape.events(call["id"]), tape.stalls(call["id"]), tape.parts(call["id"])
     run = tape.run(call["run_id"]) if call["run_id"] is not None else None
-    for line in (*_heading(call, run), "", *_statistics(call, stalls)):
+    kept = {"events": call["events_kept"], "event_count": len(events), "content": any(p["content"] for p in parts)}
+    left = filter(None, [words.left(call | {"kept": kept})])
+    for line in (*_heading(call, run), *_linked(**tape.linked(call)), "", *_statistics(call, stalls), *left):
         click.echo(one_line(line))
     if events:
         click.echo()
@@ -107,6 +98,13 @@ def _heading(call: Row, run: Row | None) -> Iterator[str]:
     yield ", ".join(fact for fact in facts if fact)
 
 
+def _linked(parent: Row | None, children: Sequence[Row]) -> Iterator[str]:
+    if parent is not None:
+        yield f"made for the {parent['layer']}'s call {parent['name']}  {parent['uid']}"
+    for child in children:
+        yield f"made the request {child['name']}  {child['uid']}"
+
+
 def _statistics(call: Row, stalls: Sequence[Row]) -> Iterator[str]:
     said = [words.first_token(call), words.thinking(call), words.amount(call), words.gaps(call), words.usage(call)]
     yield from filter(None, said)
@@ -123,7 +121,9 @@ def _drawn(call: Row, events: Sequence[Event], stalls: Sequence[Row], width: int
     else:
         end_us = max(events[-1].offset_us, time.time_ns() // 1000 - call["started_unix_us"])
     by_hand = not any(event.wait_us for event in events)
-    return timeline([(event.offset_us, event.wait_us) for event in events], stalls, end_us, min(width, 120), by_hand)
+    arrivals = [(event.offset_us, event.wait_us) for event in events]
+    indexes = [event.token_index for event in events]
+    return timeline(arrivals, stalls, end_us, min(width, 120), by_hand, indexes)
 
 
 def _print_drawing(drawing: Drawing) -> None:

@@ -10,10 +10,12 @@ import click
 
 from .. import words
 from ..store.files import those_aside
+from ..store.modes import open_to_others
 from ..store.networks import network_of
 from .options import configured, db_option, example, json_option, opened
 from .terminal import one_line, print_json
 
+MB: Final = 1_000_000
 _COUNTED: Final = (
     ("llm_calls", "call"),
     ("llm_tokens", "token event"),
@@ -52,14 +54,22 @@ def overview(db: str | None) -> None:
 
 
 def _on_tape(db: str | None) -> dict[str, Any]:
-    path = configured(db).db
+    chosen = configured(db)
+    path = chosen.db
     if path is None or not path.exists():
         return {"path": str(path or "none"), "exists": False}
     with opened(db) as tape:
         newest = tape.calls(1)
-        last = newest[0] if newest else None
-        where = {"set_aside": list(map(str, those_aside(path))), "network_file_system": network_of(path)}
-        return {"path": str(path), "exists": True, **tape.totals(), **where, "last_call": last}
+        return {
+            "path": str(path),
+            "exists": True,
+            **tape.totals(),
+            "max_mb": chosen.max_mb,
+            "open_to_others": open_to_others(path),
+            "set_aside": list(map(str, those_aside(path))),
+            "network_file_system": network_of(path),
+            "last_call": newest[0] if newest else None,
+        }
 
 
 def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
@@ -75,6 +85,15 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
         yield f"On a network file system ({tape['network_file_system']}): the tape may be damaged; use a local disk."
     for path in tape["set_aside"]:
         yield f"Damaged and set aside: {path}. Save what can be read with: tokentape recover {shlex.quote(path)}"
+    yield from (f"It is open to others on this machine; close it with: {command}" for command in tape["open_to_others"])
+    thinned = tape["thinned_calls"]
+    if thinned:
+        yield f"To keep the tape at its size token events of {words.plural(thinned, 'call')} were removed."
+    if tape["bytes"] > tape["max_mb"] * MB:
+        yield (
+            f"It is larger than max_mb={tape['max_mb']}: while something records, token events of its oldest calls go; "
+            "for more room: tokentape forget --before DATE"
+        )
 
 
 def _plugin_line(plugin: dict[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .events import CallRedactor
-from .patterns import Pattern, Redactor
+from .gate import Gate
+from .patterns import Pattern, Redactor, chosen
 from .rules import BUILT_IN, Rules, redact_json, redact_text
 
-__all__ = ["BUILT_IN", "CallRedactor", "Pattern", "Redactor", "Rules", "redact_json", "redact_text"]
+__all__ = ["BUILT_IN", "CallRedactor", "Gate", "Pattern", "Redactor", "Rules", "chosen", "redact_json", "redact_text"]

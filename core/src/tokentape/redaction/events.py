@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Final, NamedTuple, cast
 
 from ..models import Part, TokenBatch
+from .logprobs import tell_only
 from .rules import BUILT_IN, LOOKBACK, Rules, Span, merged
 
 HOLD_CHARS: Final = 4096
@@ -117,7 +118,7 @@ class CallRedactor:
         Returns:
             The events that may leave now, these or earlier ones, and the parts that `batch` announces.
         """
-        return self._advance(_joined(self._held, batch), batch.parts, final=False)
+        return self._advance(_joined(self._held, _of_texts(batch)), batch.parts, final=False)
 
     def finish(self) -> TokenBatch:
         """Return the events that were still held: no more text will come."""
@@ -132,7 +133,7 @@ class CallRedactor:
         self._held = _rebased(events, leaving, len(events))
         for part, view in views.items():
             self._pasts[part] = view.past(leaving)
-        return replace(_masked(_rebased(events, 0, leaving), views.values()), parts=announced)
+        return replace(_masked(_rebased(events, 0, leaving), views.values(), self._rules), parts=announced)
 
     def _view(self, events: TokenBatch, part: int, final: bool) -> _PartView:
         tokens = _texts(events)
@@ -152,18 +153,29 @@ def _held_too_long(events: TokenBatch, first: int) -> bool:
     return too_old or sum(map(len, _texts(events)[first:])) > HOLD_CHARS
 
 
-def _masked(events: TokenBatch, views: Iterable[_PartView]) -> TokenBatch:
+def _masked(events: TokenBatch, views: Iterable[_PartView], rules: Rules) -> TokenBatch:
     tokens = list(_texts(events))
     touched = set().union(*(view.mask(tokens) for view in views))
-    if not touched:
+    if not touched and not events.logprobs:
         return events
-    logprobs = {row: value for row, value in events.logprobs.items() if row not in touched}
-    return replace(events, token=tokens, logprobs=logprobs)
+    logprobs = {
+        row: value
+        for row, value in events.logprobs.items()
+        if row not in touched and tell_only(value, tokens[row], rules)
+    }
+    return replace(events, token=tokens if touched else events.token, logprobs=logprobs)
 
 
 def _texts(events: TokenBatch) -> Sequence[str]:
     # Only the level `timings` is without text, and it has no redactor.
     return cast("Sequence[str]", events.token)
+
+
+def _of_texts(batch: TokenBatch) -> TokenBatch:
+    """The batch with each event that is no text replaced: it loses its text, the others lose nothing."""
+    if all(isinstance(token, str) for token in batch.token):
+        return batch
+    return replace(batch, token=[token if isinstance(token, str) else "\ufffd" for token in batch.token])
 
 
 def _joined(held: TokenBatch, batch: TokenBatch) -> TokenBatch:

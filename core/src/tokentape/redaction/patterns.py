@@ -1,10 +1,11 @@
-"""What counts as a secret: the built-in patterns, and the shape of those that plugins add."""
+"""What counts as a secret: the built-in patterns, those that are asked for, and the shape of those that are added."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import not_
 from typing import Final, Protocol
 
 from regex import Pattern as Compiled
@@ -57,12 +58,25 @@ class Pattern:
         return True
 
 
+def _never(undecided: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class BuiltIn(Pattern):
-    """A pattern that is only searched where a cheap look finds a hint of it."""
+    """A pattern that is only searched where a cheap look finds a hint of it.
+
+    Args:
+        hinted: the cheap look.
+        check: decides about a match.
+        may_go_on: whether the match behind which this is all that has come could still become longer.
+        is_harmless: whether this much of an undecided match may be shown.
+    """
 
     hinted: Callable[[str], object]
     check: Callable[[str], bool] = bool
+    may_go_on: Callable[[str], object] = not_
+    is_harmless: Callable[[str], bool] = _never
 
     def is_secret(self, match: str) -> bool:
         """Check what the expression left open."""
@@ -84,17 +98,20 @@ def _looks_random(bearer: str) -> bool:
 
 
 _KEYS: Final = (
-    *("sk-", "sk_live_", "rk_live_", "gsk_", "xai-", "pplx-", "nvapi-", "hf_", "r8_", "AIza", "AKIA", "ASIA"),
-    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-"),
+    *("sk-", "sk_live_", "sk_test_", "rk_live_", "rk_test_", "whsec_", "gsk_", "csk-", "xai-", "pplx-", "nvapi-"),
+    *("hf_", "r8_", "tgp_v1_", "lsv2_", "pcsk_", "tvly-", "AIza", "ya29.", "AKIA", "ASIA", "dop_v1_", "shpat_"),
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "pypi-AgE"),
+    *("xoxa-", "xoxb-", "xoxp-", "xoxr-", "xoxs-", "xapp-"),
 )
 _BEARER: Final = ("Bearer", "bearer", "BEARER")
-# The letter of a JSON escape (`\nsk-…` in a tool's arguments) does not belong to the word behind it.
-_ESCAPE: Final = r"(?<=\\[bfnrt])"
+# The letters of a JSON escape (`\nsk-…` in a tool's arguments) do not belong to the word behind it.
+_CODE: Final = r"u[0-9a-fA-F]{4}"
+_ESCAPE: Final = rf"(?<=\\(?:[bfnrt]|{_CODE}))"
 _START: Final = rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
 _PEM: Final = r"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"
 _PEM_BODY: Final = r"A-Za-z0-9+/=\s\\:.,-"
 PATTERNS: Final = (
-    BuiltIn("api_key", rf"{_START}(?:{'|'.join(_KEYS)})[A-Za-z0-9_-]{{16,}}", _any_of(*_KEYS)),
+    BuiltIn("api_key", rf"{_START}(?:{'|'.join(map(re.escape, _KEYS))})[A-Za-z0-9_-]{{16,}}", _any_of(*_KEYS)),
     BuiltIn(
         "bearer_token",
         rf"{_START}(?:{'|'.join(_BEARER)})[ \t]{{1,4}}[A-Za-z0-9._~+/=-]{{8,}}",
@@ -116,7 +133,8 @@ PATTERNS: Final = (
     ),
     BuiltIn(
         "card_number",
-        r"(?<![0-9])(?<![0-9]\.)(?:[2-6][0-9]{12,18}|3[0-9]{3}(?P<sep>[ -])[0-9]{6}(?P=sep)[0-9]{5}"
+        rf"(?=[2-6])(?:(?<![0-9])(?<![0-9]\.)|(?<=\\{_CODE}))"
+        r"(?:[2-6][0-9]{12,18}|3[0-9]{3}(?P<sep>[ -])[0-9]{6}(?P=sep)[0-9]{5}"
         r"|[2-6][0-9]{3}(?P<gap>[ -])(?:[0-9]{4}(?P=gap)){2}[0-9]{4})(?![0-9])",
         re.compile("[2-6](?:[ -]?[0-9]){12}").search,
         _passes_luhn,
@@ -127,3 +145,44 @@ _HINTS: Final = (*_KEYS, *_BEARER, "-----BEGIN", "eyJ", "://")
 # How text ends that breaks off before the hint is complete, or within the digits of a card.
 OPENINGS: Final = frozenset(hint[:length] for hint in _HINTS for length in range(1, len(hint) + 1))
 OPEN_ENDS: Final = (*OPENINGS, *(f"{digit}{gap}" for digit in range(10) for gap in ("", " ", "-")))
+
+# The issuer's number, which is no secret: a year that ends a part is not masked for being the first digits of a card.
+PUBLIC_DIGITS: Final = 6
+
+
+def _has_few_digits(text: str) -> bool:
+    return sum(map(str.isdigit, text)) <= PUBLIC_DIGITS
+
+
+_MAIL: Final = r"\w.%+'-"
+_PHONE_GAP: Final = " ./()-"
+# Kinds that are masked where they are asked for: names and numbers that many programs are about.
+OPTIONAL: Final[Mapping[str, BuiltIn]] = {
+    "email": BuiltIn(
+        "email",
+        rf"(?:(?<![{_MAIL}])(?!(?<=\\)(?:[bfnrt]|{_CODE}))|{_ESCAPE})[{_MAIL}]++"
+        r"@(?:[\w-]++\.)+[^\W\d_]{2}[\w-]*+(?:\.[\w-]++)*+",
+        re.compile(rf"@|[{_MAIL}]\Z").search,
+        may_go_on=("", ".").__contains__,
+        is_harmless=lambda undecided: "@" not in undecided,
+    ),
+    "phone": BuiltIn(
+        "phone",
+        rf"(?:(?<![\w.+])|{_ESCAPE})(?:(?:\+|00)[1-9](?:[{_PHONE_GAP}]{{0,2}}[0-9]){{6,14}}"
+        r"|\(?[2-9][0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4}"
+        r"|\(?0[1-9][0-9]{1,4}\)?[ /-]{1,3}[0-9](?:[ -]?[0-9]){4,9})(?![0-9])",
+        re.compile(rf"[0-9](?:[{_PHONE_GAP}]{{0,3}}[0-9]){{5}}|[+0-9({_PHONE_GAP}]\Z").search,
+        may_go_on=re.compile(f"[{_PHONE_GAP}]*").fullmatch,
+        is_harmless=_has_few_digits,
+    ),
+}
+
+
+def chosen(items: Iterable[str]) -> list[Pattern]:
+    """The patterns that the setting `redact` asks for.
+
+    Args:
+        items: each the name of an optional kind, or `KIND=EXPRESSION`.
+    """
+    named = (item.partition("=") for item in items)
+    return [Pattern(kind, expression) if equals else OPTIONAL[kind] for kind, equals, expression in named]

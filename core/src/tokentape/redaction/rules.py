@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
-from .patterns import ANY, OPEN_ENDS, OPENINGS, PATTERNS, Redactor
+from .guard import Guarded, Searches
+from .patterns import ANY, OPEN_ENDS, OPENINGS, PATTERNS, PUBLIC_DIGITS, BuiltIn, Redactor
 
 # How far a pattern may look back at text that was searched before.
 LOOKBACK: Final = 32
-# The issuer's number, which is no secret: a year that ends a part is not masked for being the first digits of a card.
-_PUBLIC_DIGITS: Final = 6
 # Beyond this length other threads may run during a search; below, handing over the interpreter would starve the writer.
 _LONG_TEXT: Final = 20_000
+
+
+# Fewer digits than a secret has.
+_LONG_NUMBER: Final = 10
 
 
 class Span(NamedTuple):
@@ -29,14 +33,19 @@ class Span(NamedTuple):
 
 
 class Rules:
-    """The built-in patterns, and those that were added.
+    """What is masked: the built-in patterns, and those that were added.
 
     Args:
-        extra: patterns and redactors of plugins.
+        added: optional kinds, patterns of the user, patterns and redactors of plugins.
+
+    Raises:
+        TypeError: something that was added is no redactor.
     """
 
-    def __init__(self, extra: Iterable[Redactor] = ()) -> None:
-        self._extra = tuple(extra)
+    def __init__(self, added: Iterable[Redactor] = ()) -> None:
+        added = tuple(added)
+        self._optional = tuple(redactor for redactor in added if isinstance(redactor, BuiltIn))
+        self._guarded = tuple(Guarded(redactor) for redactor in added if not isinstance(redactor, BuiltIn))
 
     def scan(self, text: str, start: int = 0, *, final: bool = True) -> tuple[list[Span], int]:
         """Find the secrets in `text[start:]`.
@@ -50,35 +59,78 @@ class Rules:
             Where the secrets are, in order and apart from each other; and from where on the text is undecided.
         """
         spans: list[Span] = []
-        undecided = len(text)
-        for redactor in (*(p for p in PATTERNS if p.hinted(text)), *self._extra):
-            undecided = min(undecided, _search(redactor, text, start, final, spans))
-        if not final and text.endswith(OPEN_ENDS):
-            undecided = min(undecided, _opening(text, max(start, len(text) - LOOKBACK)))
+        undecided = _search_built_in(text, start, final, spans)
+        for redactor in self._optional:
+            undecided = min(undecided, _search_one(redactor, text, start, final, spans))
+        for guarded in self._guarded:
+            undecided = min(undecided, _search_guarded(guarded, text, start, final, spans))
         return merged(spans), undecided
 
     def is_public(self, text: str, undecided: int) -> bool:
         """Whether nothing of the undecided end of a text is secret yet, so that the end may be shown.
 
-        It is if it is only the beginning that all keys of a provider share, or as many digits as an issuer shows.
+        It is if it is only the beginning that all keys of a provider share, as many digits as an issuer shows, or a
+        word that could become an e-mail address.
         """
-        end = text[undecided:]
-        known = end in OPENINGS or (len(end) <= _PUBLIC_DIGITS and end.isdigit())
-        return known and all(_search(added, text, undecided, False, []) == len(text) for added in self._extra)
+        spans: list[Span] = []
+        end = text[_search_built_in(text, undecided, False, spans) :]
+        if end and end not in OPENINGS and not (len(end) <= PUBLIC_DIGITS and end.isdigit()):
+            return False
+        for redactor in self._optional:
+            begins = _search_one(redactor, text, undecided, False, spans)
+            if begins < len(text) and not redactor.is_harmless(text[begins:]):
+                return False
+        return not spans and all(
+            _search_guarded(guarded, text, undecided, False, spans) == len(text) and not spans
+            for guarded in self._guarded
+        )
+
+    def head(self, text: str, size: int) -> str:
+        """The first `size` characters of a text, masked; a secret that they end in is left out."""
+        if len(text) <= size:
+            return redact_text(text, self)
+        spans, undecided = self.scan(text[:size], final=False)
+        return _masked(text[:undecided], spans)
 
 
 BUILT_IN: Final = Rules()
 
 
-def _search(redactor: Redactor, text: str, start: int, final: bool, spans: list[Span]) -> int:
+def _search_built_in(text: str, start: int, final: bool, spans: list[Span]) -> int:
+    undecided = len(text)
+    for pattern in PATTERNS:
+        undecided = min(undecided, _search_one(pattern, text, start, final, spans))
+    if not final and text.endswith(OPEN_ENDS):
+        undecided = min(undecided, _opening(text, max(start, len(text) - LOOKBACK)))
+    return undecided
+
+
+def _search_one(pattern: BuiltIn, text: str, start: int, final: bool, spans: list[Span]) -> int:
+    if not pattern.hinted(text):
+        return len(text)
+    find = partial(pattern.pattern.search, concurrent=len(text) > _LONG_TEXT)
+    return _search(pattern, find, text, start, final, spans)
+
+
+def _search_guarded(guarded: Guarded, text: str, start: int, final: bool, spans: list[Span]) -> int:
+    try:
+        searches = guarded.searches(text)
+        return _search(searches, searches.find, text, start, final, spans)
+    except Exception as fault:
+        guarded.note(fault)
+        if start < len(text):
+            spans.append(Span(start, len(text), guarded.kind))
+        return len(text)
+
+
+def _search(redactor: BuiltIn | Searches, find: Any, text: str, start: int, final: bool, spans: list[Span]) -> int:
     """Add what one redactor finds to `spans`, and return from where on it could still find something else."""
     undecided = len(text)
-    share = len(text) > _LONG_TEXT
     while start <= len(text):
-        match = redactor.pattern.search(text, start, partial=not final, concurrent=share)
+        match = find(text, start, partial=not final)
         if match is None:
             break
-        if match.partial or (match.end() == len(text) and not final):
+        if match.partial or (not final and redactor.may_go_on(text[match.end() :])):
             undecided = min(undecided, match.start())
         if match.partial:
             break
@@ -111,20 +163,35 @@ def merged(spans: list[Span]) -> list[Span]:
 
 def redact_text(text: str, rules: Rules = BUILT_IN) -> str:
     """Replace each secret in a text by its mark."""
-    pieces = []
-    done = 0
-    for span in rules.scan(text)[0]:
-        pieces += [text[done : span.start], span.mark]
-        done = span.end
-    return "".join(pieces) + text[done:]
+    return _masked(text, rules.scan(text)[0])
 
 
 def redact_json(value: Any, rules: Rules = BUILT_IN) -> Any:
-    """Copy a plain JSON value with each secret in its texts and keys replaced."""
+    """Copy a plain JSON value with each secret in its texts, keys and numbers replaced; of anything else its text."""
     if isinstance(value, str):
         return redact_text(value, rules)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        shown = redact_text(str(value), rules) if len(str(value)) >= _LONG_NUMBER else None
+        return value if shown in (None, str(value)) else shown
     if isinstance(value, Mapping):
-        return {redact_json(key, rules): redact_json(item, rules) for key, item in value.items()}
+        return {_redact_key(key, rules): redact_json(item, rules) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact_json(item, rules) for item in value]
-    return value
+    return redact_text(str(value), rules)
+
+
+def _redact_key(key: Any, rules: Rules) -> Any:
+    return redact_json(key if isinstance(key, str | int | float | None) else str(key), rules)
+
+
+def _masked(text: str, spans: Iterable[Span]) -> str:
+    pieces = []
+    done = 0
+    for span in spans:
+        if span.start >= len(text):
+            break
+        pieces += [text[done : span.start], span.mark]
+        done = span.end
+    return "".join(pieces) + text[done:]

@@ -19,6 +19,7 @@ from ..courtesy import give_way
 from ..errors import DamagedTape, TapeError
 from ..models import Process
 from . import files, lost, schema, writes
+from .retention import Retention
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Committer:
         path: the tape.
         process: who writes.
         busy_ms: how long one commit waits for other writers.
+        retention: keeps the tape at its size, between commits.
         go_on: writes what is under way into a file that does not have it, at the beginning of a transaction.
 
     Attributes:
@@ -80,7 +82,15 @@ class Committer:
         aside: damaged files that this process has set aside.
     """
 
-    def __init__(self, path: Path, process: Process, *, busy_ms: int, go_on: Write = lambda to: None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        process: Process,
+        *,
+        busy_ms: int,
+        retention: Retention,
+        go_on: Write = lambda to: None,
+    ) -> None:
         self.operations: list[Operation] = []
         self.pending_events = 0
         self.given_up_events = 0
@@ -91,6 +101,7 @@ class Committer:
         self._path = path
         self._process = process
         self._busy_ms = busy_ms
+        self._retention = retention
         self._go_on = go_on
         self._process_id: int | None = None
         self._calls: dict[str, writes.CallRow | None] = {}
@@ -102,6 +113,7 @@ class Committer:
         self._connection: sqlite3.Connection | None = None
         self._file: files.Identity | None = None
         self._tried: files.Identity | None = None
+        self._size = 0
         self._lock = threading.Lock()
         self._forking: int | None = None
 
@@ -141,18 +153,13 @@ class Committer:
         """Write everything that is held; if the database cannot be written, say so once and keep it."""
         heard_of_s = time.monotonic() - self._seen_s
         if not self.operations and (self._process_id is None or heard_of_s < SEEN_IDLE_S):
+            if self._retention.is_due:
+                self._look()
+                self._retain()
             return
         with self._lock:
-            problem: Exception | None = None
-            for _ in range(ATTEMPTS):
-                problem = self._tried_all()
-                if problem is None:
-                    self._worked()
-                    return
-                if not isinstance(problem, _Moved) and not self._set_aside(problem):
-                    break
-            if problem is not None:
-                self._failed(problem)
+            self._try()
+        self._retain()
 
     def close(self) -> None:
         """Close the tape; a commit that is stuck in the database keeps its connection until the process ends."""
@@ -179,17 +186,18 @@ class Committer:
 
     def _connected(self, busy_ms: int | None = None) -> sqlite3.Connection:
         """The connection; opened anew if it was closed, or if the file at the path is another one by now."""
-        self._tried = found = files.identity(self._path)
+        self._tried = found = self._look()
         if self._connection is not None and self._file != found:
             self._disconnect()
             # Forgotten: once it is closed, a new file may get its number.
             self._file = None
         if self._connection is None:
             self._connection = schema.open_for_writing(self._path, busy_ms=busy_ms or self._busy_ms)
-            opened = files.identity(self._path)
+            opened = self._look()
             if found not in {None, opened}:
                 self._disconnect()
                 raise _Moved(self._path)
+            self._retention.prepare(self._connection)
             self._know_nothing_of(opened)
         return self._connection
 
@@ -199,6 +207,19 @@ class Committer:
             if row is not None:
                 self._elsewhere[uid] = row.missing + row.next_index
         self._process_id, self._calls, self._runs, self._file = None, {}, {}, file
+
+    def _try(self) -> None:
+        """Write everything that is held, to a new tape where the one that is there turns out to be damaged."""
+        problem: Exception | None = None
+        for _ in range(ATTEMPTS):
+            problem = self._tried_all()
+            if problem is None:
+                self._worked()
+                return
+            if not isinstance(problem, _Moved) and not self._set_aside(problem):
+                break
+        if problem is not None:
+            self._failed(problem)
 
     def _tried_all(self) -> Exception | None:
         """Write everything that is held; what kept it from being written."""
@@ -241,8 +262,13 @@ class Committer:
                 return self.operations[:count]
         return self.operations
 
-    def _commit(self, connection: sqlite3.Connection, piece: list[Operation]) -> tuple[Operation, Exception] | None:
+    def _commit(
+        self, connection: sqlite3.Connection, piece: list[Operation], *, gathers: bool = True
+    ) -> tuple[Operation, Exception] | None:
         """Write operations in one transaction.
+
+        Args:
+            gathers: whether operations may be written together; if not, it is known which could not be written.
 
         Returns:
             The operation that could not be written whatever the state of the database, and why; then nothing is.
@@ -250,33 +276,50 @@ class Committer:
         operation: Operation | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
-            to = self._begun(connection)
+            to = self._begun(connection, gathers)
             for operation in piece:
                 operation.write(to)
                 give_way()
+            writes.put_gathered(to)
             connection.execute("COMMIT")
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             if operation is None or is_outage(error):
                 raise
-            return operation, error
-        if files.identity(self._path) != self._file:
+            return self._commit(connection, piece, gathers=False) if gathers else (operation, error)
+        if self._look() != self._file:
             raise _Moved(self._path)
         self._learn(to)
         return None
 
-    def _begun(self, connection: sqlite3.Connection) -> writes.Transaction:
+    def _begun(self, connection: sqlite3.Connection, gathers: bool) -> writes.Transaction:
         if schema.tape_format(connection) > schema.FORMAT:
             raise schema.newer(self._path)
         is_first = self._process_id is None
         process_id = self._note_process(connection)
         to = writes.Transaction(
-            connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), self._elsewhere
+            connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), self._elsewhere, gathers
         )
         if is_first:
             self._go_on(to)
         return to
+
+    def _look(self) -> files.Identity | None:
+        """Which file is at the path, and how large it is."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        self._size = stat.st_size
+        return stat.st_dev, stat.st_ino
+
+    def _retain(self) -> None:
+        """Keep the tape at its size, for a moment; what is left to do then is due after the next commit."""
+        with self._lock:
+            if self._connection is not None and self.last_error is None:
+                with faults.guard("store", "keeping the tape at its size"):
+                    self._retention.step(self._connection, self._size)
 
     def _settle(self, piece: list[Operation]) -> None:
         """Hold operations no more, which have been committed."""

@@ -11,8 +11,11 @@ from typing import Any, Final
 from ..clock import utc_text
 from ..hookspecs import hookimpl
 from ..models import Call, FinishedCall, Mark, Process, Run, TokenBatch
+from ..settings import DEFAULT_MAX_MB
 from . import networks, rows, writes
 from .committer import COMMIT_EVENTS, Committer, Operation, Write, is_outage
+from .modes import open_to_others
+from .retention import Retention
 from .text import CallText
 
 logger = logging.getLogger(__name__)
@@ -49,15 +52,25 @@ class SQLiteStore:
         process: who writes.
         max_buffer: token events that are held while the database cannot be written; the newest beyond it are dropped.
         busy_ms: how long one flush waits for other writers.
+        max_mb: past this size, in millions of bytes, the token events of the oldest finished calls go.
 
     Raises:
         TapeError: the path cannot be used as a tape.
     """
 
-    def __init__(self, path: Path, process: Process, *, max_buffer: int, busy_ms: int = BUSY_MS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        process: Process,
+        *,
+        max_buffer: int,
+        busy_ms: int = BUSY_MS,
+        max_mb: int = DEFAULT_MAX_MB,
+    ) -> None:
         self.path = path
         self._max_buffer = max_buffer
         self._busy_ms = busy_ms
+        self._max_mb = max_mb
         self._reset(process)
         # Closed again at once: a connection that exists when the program forks is trouble for the child.
         self._committer.open()
@@ -69,13 +82,18 @@ class SQLiteStore:
                 path,
                 self._network,
             )
+        for command in open_to_others(path):
+            logger.warning("%s is open to others on this machine; close it with: %s", path, command)
 
     def _reset(self, process: Process) -> None:
         self._runs: dict[str, Run] = {}
         self._live: dict[str, _Live] = {}
         self._dropped_events = 0
         self._told_events = 0
-        self._committer = Committer(self.path, process, busy_ms=self._busy_ms, go_on=self._go_on)
+        self._retention = Retention(self.path, self._max_mb)
+        self._committer = Committer(
+            self.path, process, busy_ms=self._busy_ms, retention=self._retention, go_on=self._go_on
+        )
 
     @property
     def pending_events(self) -> int:
@@ -87,11 +105,19 @@ class SQLiteStore:
         """Whether anything, an event or the row of a call, is held and not yet committed."""
         return bool(self._committer.operations)
 
+    @property
+    def has_work_left(self) -> bool:
+        """Whether a flush would go on with something that nobody waits for: bringing the tape back to its size."""
+        return self._retention.is_due
+
     def health(self) -> dict[str, Any]:
         """How the store is.
 
-        Its path, the last error while it fails, what is held and what was dropped, the last commit, damaged files that
-        were set aside, and the type of the network file system it is on, if it is on one.
+        Returns:
+            The path; the last error while it fails; what is held and what was dropped; the last commit; damaged files
+            that were set aside; the type of the network file system it is on, if it is on one; of how many calls this
+            process has removed token events, and whether the tape is past its size all the same; what would close it
+            where others on this machine can read it.
         """
         return {
             "path": str(self.path),
@@ -101,6 +127,9 @@ class SQLiteStore:
             "last_commit_at": self._committer.last_commit_at,
             "set_aside": [str(path) for path in self._committer.aside],
             "network_file_system": self._network,
+            "thinned_calls": self._retention.thinned_calls,
+            "past_max_mb": self._retention.is_stuck,
+            "open_to_others": open_to_others(self.path),
         }
 
     @hookimpl
@@ -149,6 +178,13 @@ class SQLiteStore:
             # Otherwise all of a backlog would be held here before any of it is written.
             if self.pending_events >= COMMIT_EVENTS and self._committer.last_error is None:
                 self._committer.commit()
+
+    @hookimpl
+    def tokentape_call_labelled(self, call: Call) -> None:
+        """Put the call's labels in the place of those it had."""
+        live = self._live.get(call.uid)
+        if live is not None and self._has_room():
+            self._add("labels of a call", partial(writes.relabel_call, call=call, run=live.run))
 
     @hookimpl
     def tokentape_call_finished(self, call: FinishedCall) -> None:

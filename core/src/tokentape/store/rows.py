@@ -60,7 +60,7 @@ def call_row(call: Call) -> Row:
             "event_count": 0,
             "dropped_count": 0,
             "in_flight_at_start": call.in_flight_at_start,
-            "labels_json": _json(call.labels),
+            "labels_json": labels_json(call.labels),
             "request_json": _json(call.request),
             "metadata_json": _json(call.metadata),
             "prompt_json": call.prompt_json,
@@ -119,6 +119,12 @@ def mark_row(mark: Mark) -> Row:
 def label_rows(labels: Mapping[str, str]) -> list[tuple[str, str]]:
     """Keys and values for `call_labels`."""
     return [(storable(str(key)), storable(str(value))) for key, value in labels.items()]
+
+
+def labels_json(labels: Mapping[str, str]) -> str | None:
+    """Labels as JSON text; None where there are none."""
+    text = _json(labels)
+    return text if text is None else storable(text)
 
 
 def logprobs_json(value: Any) -> str:

@@ -7,7 +7,7 @@ import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,7 @@ APPLICATION_ID: Final = 0x74617065
 FORMAT: Final = 1
 OPEN_BUSY_MS: Final = 5000
 RETRY_S: Final = 0.01
+IMMUTABLE: Final = "&immutable=1"
 
 
 def migrations() -> Any:
@@ -74,6 +75,8 @@ def open_for_writing(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite3.Conn
         _switch_to_wal(connection, busy_ms)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
+        # FAST would leave the text of deleted events on pages that have become free.
+        connection.execute("PRAGMA secure_delete = ON")
     return connection
 
 
@@ -97,13 +100,28 @@ def open_for_reading(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite_utils
     _refuse_folder(path)
     from sqlite_utils import Database
 
-    connection = _readable(path, busy_ms)
+    connection = _readable(path, busy_ms)[0]
     try:
         check_readable(connection, path)
     except BaseException:
         connection.close()
         raise
     return Database(connection, recursive_triggers=False, execute_plugins=False)
+
+
+def attach(connection: sqlite3.Connection, path: Path, name: str, *, busy_ms: int = OPEN_BUSY_MS) -> None:
+    """Attach another tape of this version to a connection, to be read only.
+
+    Raises:
+        NewerTape: written by a newer version of tokentape.
+        TapeError: it is no tape, or cannot be read.
+    """
+    readable, how = _readable(path, busy_ms)
+    with closing(readable):
+        check_readable(readable, path)
+        if tape_format(readable) > FORMAT:
+            raise newer(path)
+    connection.execute(f"ATTACH ? AS {name}", [f"{path.absolute().as_uri()}?mode=ro{how}"])
 
 
 def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
@@ -121,22 +139,22 @@ def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
         raise newer(path)
 
 
-def is_busy(error: Exception) -> bool:
+def is_busy(error: BaseException) -> bool:
     """Whether SQLite gave up because somebody else has the database locked."""
     return bool(_codes(error) & {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
-def is_passing(error: Exception) -> bool:
+def is_passing(error: BaseException) -> bool:
     """Whether the database is locked or full, and will not always be."""
     return is_busy(error) or sqlite3.SQLITE_FULL in _codes(error)
 
 
-def is_damage(error: Exception) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether SQLite found the file damaged, or no database at all."""
     return bool(_codes(error) & {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
-def _codes(error: Exception) -> set[int]:
+def _codes(error: BaseException) -> set[int]:
     """What SQLite said, also where one of our errors came of that."""
     return {getattr(each, "sqlite_errorcode", 0) & 0xFF for each in (error, error.__cause__)}
 
@@ -213,7 +231,8 @@ def _connect(path: Path, mode: str, busy_ms: int, more: str = "") -> sqlite3.Con
         raise TapeError(f"{path} cannot be opened ({error}); choose another file") from error
 
 
-def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
+def _readable(path: Path, busy_ms: int) -> tuple[sqlite3.Connection, str]:
+    """A connection that reads, and what had to be added to its address for that."""
     connection = _connect(path, "ro", busy_ms)
     try:
         _count_tables(connection)
@@ -228,10 +247,10 @@ def _readable(path: Path, busy_ms: int) -> sqlite3.Connection:
                 "copy both files to one, and read them there"
             ) from error
         # Reading in WAL mode writes -shm. Where that is not possible nobody else can write either.
-        return _connect(path, "ro", busy_ms, "&immutable=1")
+        return _connect(path, "ro", busy_ms, IMMUTABLE), IMMUTABLE
     except sqlite3.DatabaseError:
         pass  # told apart below, with a message that says what it is
-    return connection
+    return connection, ""
 
 
 def _identify(connection: sqlite3.Connection, path: Path | str) -> int:

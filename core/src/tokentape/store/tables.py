@@ -135,7 +135,7 @@ CREATE TABLE llm_parts (  -- pieces of an answer: the text of a choice, the argu
 
 CREATE TABLE llm_tokens (  -- token events: what one chunk added to one part
   call_id INTEGER NOT NULL REFERENCES llm_calls(id) ON DELETE CASCADE,
-  token_index INTEGER NOT NULL,  -- from 0, no holes
+  token_index INTEGER NOT NULL,  -- from 0, no holes unless events_kept is aggregated
   offset_us INTEGER NOT NULL,    -- since the call started
   wait_us INTEGER NOT NULL,      -- time inside next() since the previous event; the rest of the gap was the program's
   part INTEGER NOT NULL,

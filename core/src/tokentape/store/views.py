@@ -1,4 +1,4 @@
-# ruff: noqa: S105, S608  # the pieces put together are the constants below
+# ruff: noqa: S608  # the pieces put together are the constants below
 """The views of a tape as SQL: plain questions that plain SQL and plain Datasette can ask.
 
 They are written so that SQLite can stream them: a page of 101 rows, or a filter on one call, never computes the rest.
@@ -19,16 +19,18 @@ MODEL: Final = "coalesce(c.request_model, c.response_model)"
 TEXT_KIND: Final = "(SELECT id FROM token_kinds WHERE name = 'text')"
 NOW_MS: Final = "(julianday('now') - 2440587.5) * 86400000.0"
 
-# The prior event is looked up by key: a LAG window over one call of a big tape takes a thousand times longer.
-TOKEN_TIMELINE: Final = """
+# The gap before an event `t`; NULL where the event before it has been removed. That is looked up by key: a LAG window
+# over one call of a big tape takes a thousand times longer.
+DELTA_MS: Final = """(t.offset_us - CASE t.token_index WHEN 0 THEN 0 ELSE (
+    SELECT prior.offset_us FROM llm_tokens prior
+    WHERE prior.call_id = t.call_id AND prior.token_index = t.token_index - 1
+  ) END) / 1000.0"""
+TOKEN_TIMELINE: Final = f"""
 SELECT  -- token events, their times in milliseconds
   t.call_id,
   t.token_index,
   t.offset_us / 1000.0 AS timestamp_ms,  -- since the call started
-  (t.offset_us - coalesce((
-    SELECT prior.offset_us FROM llm_tokens prior
-    WHERE prior.call_id = t.call_id AND prior.token_index = t.token_index - 1
-  ), 0)) / 1000.0 AS delta_ms,  -- since the event before it, or since the call started
+  {DELTA_MS} AS delta_ms,  -- since the event before it, or since the call started; NULL where that one was removed
   t.wait_us / 1000.0 AS wait_ms,  -- of that, time inside next(); the rest was the program's
   k.name AS kind,
   p.choice,

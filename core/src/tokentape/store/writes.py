@@ -12,7 +12,7 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, repeat
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..models import Call, FinishedCall, Mark, Part, Process, Run
 from . import rows
@@ -25,6 +25,16 @@ TOKENS: Final = (
 LOGPROBS: Final = (
     "INSERT INTO llm_token_logprobs (call_id, token_index, logprobs_json) SELECT column1, column2, column3"
 )
+# Counters of many calls at once, each call named once.
+COUNTERS: Final = "WITH came AS (SELECT column1 AS id, column2 AS seen, column3 AS dropped, column4 AS last_event_at"
+COUNTED: Final = """
+) UPDATE llm_calls SET
+  event_count = event_count + (SELECT seen FROM came WHERE came.id = llm_calls.id),
+  dropped_count = (SELECT dropped FROM came WHERE came.id = llm_calls.id),
+  last_event_at = coalesce((SELECT last_event_at FROM came WHERE came.id = llm_calls.id), last_event_at),
+  events_kept = CASE WHEN id IN (SELECT id FROM came WHERE dropped > 0) THEN 'dropped' ELSE events_kept END
+WHERE id IN (SELECT id FROM came)
+"""
 LABELS: Final = "INSERT INTO call_labels (call_id, key, value) SELECT column1, column2, column3"
 PARTS: Final = (
     "INSERT INTO llm_parts (call_id, part, kind_id, choice, provider_index, name, external_id, content) "
@@ -51,6 +61,25 @@ class CallRow(NamedTuple):
     missing: int = 0
 
 
+@dataclass(slots=True)
+class Gathered:
+    """Token events of several calls, to be written together: beside busy threads it is statements that cost time.
+
+    Attributes:
+        parts: rows for `PARTS`.
+        values: of rows of `llm_tokens`, one behind the other.
+        count: how many rows that is.
+        logprobs: rows of `llm_token_logprobs`.
+        counters: rows for `COUNTERS`, by the call's id.
+    """
+
+    parts: list[tuple[Any, ...]] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    count: int = 0
+    logprobs: list[tuple[int, int, str]] = field(default_factory=list)
+    counters: dict[int, tuple[int, int, int, str | None]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Transaction:
     """A transaction that has begun.
@@ -61,6 +90,8 @@ class Transaction:
             this transaction adds.
         runs: runs that are known to be on the tape, likewise.
         elsewhere: how many events of a call were committed before the file at the path was last opened.
+        gathers: whether token events are gathered until `put_gathered`; else each operation writes its own.
+        gathered: those that are.
     """
 
     connection: sqlite3.Connection
@@ -68,6 +99,8 @@ class Transaction:
     calls: ChainMap[str, CallRow | None]
     runs: ChainMap[str, bool | None]
     elsewhere: Mapping[str, int] = field(default_factory=dict)
+    gathers: bool = True
+    gathered: Gathered = field(default_factory=Gathered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +184,8 @@ def close_run(to: Transaction, run: Run) -> None:
     _put_run(
         to,
         run,
-        "DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at, metadata_json = excluded.metadata_json",
+        "DO UPDATE SET name = excluded.name, status = excluded.status, ended_at = excluded.ended_at, "
+        "metadata_json = excluded.metadata_json",
     )
     to.runs[run.uid] = None
 
@@ -177,23 +211,33 @@ def open_call(to: Transaction, call: Call, run: Run | None) -> CallRow:
 def add_events(to: Transaction, call: Call, run: Run | None, events: Events) -> None:
     """Add token events behind those that the call has, and keep its counters fresh."""
     call_id, first, missing = open_call(to, call, run)
-    _put_parts(to.connection, call_id, map(rows.part_row, events.parts), "ON CONFLICT DO NOTHING")
-    _insert_tokens(to.connection, call_id, first, events)
-    logprobs = [(call_id, first + position, text) for position, text in events.logprobs.items()]
-    insert_many(to.connection, LOGPROBS, logprobs)
+    _gather(to.gathered, call_id, first, events, missing)
     to.calls[call.uid] = CallRow(call_id, first + len(events.offset_us), missing)
-    if not events.is_last:
-        to.connection.execute(
-            "UPDATE llm_calls SET event_count = event_count + :seen, dropped_count = :dropped, "
-            "last_event_at = coalesce(:last, last_event_at), "
-            "events_kept = CASE WHEN :dropped > 0 THEN 'dropped' ELSE events_kept END WHERE id = :id",
-            {"seen": events.seen, "dropped": events.dropped + missing, "last": events.last_event_at, "id": call_id},
-        )
+    if not to.gathers:
+        put_gathered(to)
+
+
+def put_gathered(to: Transaction) -> None:
+    """Write the token events that were gathered, and their calls' counters."""
+    gathered = to.gathered
+    insert_many(to.connection, PARTS, gathered.parts, "ON CONFLICT DO NOTHING")
+    insert_flat(to.connection, TOKENS, 7, iter(gathered.values), gathered.count)
+    insert_many(to.connection, LOGPROBS, gathered.logprobs)
+    insert_many(to.connection, COUNTERS, list(gathered.counters.values()), COUNTED)
+    gathered.parts, gathered.values, gathered.count, gathered.logprobs, gathered.counters = [], [], 0, [], {}
+
+
+def relabel_call(to: Transaction, call: Call, run: Run | None) -> None:
+    """Note labels that a call got while it was running."""
+    call_id, *_ = open_call(to, call, run)
+    update_call(to.connection, call_id, {"labels_json": rows.labels_json(call.labels)})
+    _put_labels(to.connection, call_id, call.labels, "ON CONFLICT (call_id, key) DO UPDATE SET value = excluded.value")
 
 
 def close_call(to: Transaction, call: FinishedCall, run: Run | None, end: End) -> None:
     """Note how a call ended, with its parts and stalls."""
     call_id, _, missing = open_call(to, call, run)
+    put_gathered(to)  # what follows counts on them
     ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped + missing}
     if ours["dropped_count"]:
         ours["events_kept"] = "dropped"
@@ -236,23 +280,38 @@ def _add_call(to: Transaction, call: Call) -> CallRow:
         ).fetchone()
         return CallRow(call_id, first, max(0, elsewhere - first))
     call_id = int(added.lastrowid or 0)
-    insert_many(to.connection, LABELS, [(call_id, *label) for label in rows.label_rows(call.labels)])
+    _put_labels(to.connection, call_id, call.labels)
     if elsewhere:
         missing = {"event_count": elsewhere, "dropped_count": elsewhere, "events_kept": "dropped"}
         update_call(to.connection, call_id, missing)
     return CallRow(call_id, 0, elsewhere)
 
 
-def _insert_tokens(connection: sqlite3.Connection, call_id: int, first: int, events: Events) -> None:
+def _gather(gathered: Gathered, call_id: int, first: int, events: Events, missing: int) -> None:
     size = len(events.offset_us)
     n_tokens: Iterable[int | None] = map(events.n_tokens.get, range(size)) if events.n_tokens else repeat(None)
     columns = (repeat(call_id), count(first), events.offset_us, events.wait_us, events.part, events.token, n_tokens)
-    insert_flat(connection, TOKENS, len(columns), chain.from_iterable(zip(*columns, strict=False)), size)
+    gathered.parts.extend((call_id, *rows.part_row(part).values()) for part in events.parts)
+    gathered.values.extend(chain.from_iterable(zip(*columns, strict=False)))
+    gathered.count += size
+    gathered.logprobs.extend((call_id, first + position, text) for position, text in events.logprobs.items())
+    if not events.is_last:
+        _, seen, _, last_event_at = gathered.counters.get(call_id, (0, 0, 0, None))
+        gathered.counters[call_id] = (
+            call_id,
+            seen + events.seen,
+            events.dropped + missing,
+            events.last_event_at or last_event_at,
+        )
 
 
 def _put_run(to: Transaction, run: Run, on_conflict: str) -> None:
     row = rows.run_row(run) | {"process_id": to.process_id}
     _insert(to.connection, "runs", row, f"ON CONFLICT (uid) {on_conflict}")
+
+
+def _put_labels(connection: sqlite3.Connection, call_id: int, labels: Mapping[str, str], on_conflict: str = "") -> None:
+    insert_many(connection, LABELS, [(call_id, *label) for label in rows.label_rows(labels)], on_conflict)
 
 
 def _put_parts(connection: sqlite3.Connection, call_id: int, parts: Iterable[rows.Row], on_conflict: str) -> None:

@@ -76,13 +76,24 @@ class Tape(Timelines, Stats, Live):
         if self._is_ours:
             self._connection.close()
 
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether it is one file without WAL, which nobody records to and nothing is noted in."""
+        return bool(self._rows("PRAGMA journal_mode")[0]["journal_mode"] != "wal")
+
     def totals(self) -> Row:
-        """How much is on the tape: rows of each table, dropped events, bytes on disk with what is not yet merged."""
+        """How much is on the tape.
+
+        Returns:
+            Rows of each table; events that were dropped; calls of which events were removed to keep the tape at its
+            size; bytes on disk with what is not yet merged.
+        """
         counts = {table: self._rows(f"SELECT count(*) AS rows FROM {table}")[0]["rows"] for table in COUNTED_TABLES}
         dropped = self._rows("SELECT coalesce(sum(dropped_count), 0) AS events FROM llm_calls")[0]["events"]
         files = (self.path, Path(f"{self.path}-wal"))
         size = sum(file.stat().st_size for file in files if file.exists())
-        return {"rows": counts, "dropped_events": dropped, "bytes": size}
+        thinned = self._rows("SELECT count(*) AS calls FROM llm_calls WHERE events_kept = 'aggregated'")[0]["calls"]
+        return {"rows": counts, "dropped_events": dropped, "thinned_calls": thinned, "bytes": size}
 
     def mark_lost(self) -> int:
         """Mark what dead processes left running as `lost`, in one short write.
@@ -91,7 +102,7 @@ class Tape(Timelines, Stats, Live):
             How many calls were marked; 0 also where the tape cannot be written, or is damaged: other questions say so.
         """
         try:
-            if self.is_newer or not gone_processes(self._connection):
+            if self.is_newer or self.is_snapshot or not gone_processes(self._connection):
                 return 0
             with closing(schema.open_for_writing(self.path, busy_ms=MARK_BUSY_MS)) as connection:
                 return mark_lost(connection)

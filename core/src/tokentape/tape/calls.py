@@ -224,8 +224,7 @@ class Calls(Unfinished):
             **{name: listed[name] for name in more},
             **{name: parsed(call[f"{name}_json"]) for name in JSON_COLUMNS},
             "labels": listed["labels"],
-            "parent": next(iter(self._linked("c.id = :id", call["parent_id"])), None),
-            "children": self._linked("c.parent_id = :id", call["id"]),
+            **self.linked(call),
             "parts": parts,
             "stalls": self.timed_stalls([listed])[call["id"]],
             "kept": {
@@ -235,6 +234,17 @@ class Calls(Unfinished):
                 ],
                 "content": any(part["content"] is not None for part in parts),
             },
+        }
+
+    def linked(self, call: Row) -> Row:
+        """The calls that a call is linked to, each with `uid`, `name`, `layer` and `status`.
+
+        Returns:
+            `parent`: the framework's call that it was made for, or None; `children`: the requests that it made.
+        """
+        return {
+            "parent": next(iter(self._linked("c.id = :id", call["parent_id"])), None),
+            "children": self._linked("c.parent_id = :id", call["id"]),
         }
 
     def parts(self, call_id: int) -> list[Row]:

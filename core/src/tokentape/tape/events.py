@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from ..store.views import DELTA_MS
 from .reader import Reader, Row, holds
 
-# The prior event is looked up by key, as in the view `token_timeline`.
 _PAGE: Final = f"""
 SELECT t.token_index, t.token, k.name AS kind, t.part, p.choice, t.offset_us / 1000.0 AS timestamp_ms,
-  (t.offset_us - coalesce((
-    SELECT prior.offset_us FROM llm_tokens prior
-    WHERE prior.call_id = t.call_id AND prior.token_index = t.token_index - 1
-  ), 0)) / 1000.0 AS delta_ms,
+  {DELTA_MS} AS delta_ms,
   t.wait_us / 1000.0 AS wait_ms, t.n_tokens
 FROM llm_tokens t
 LEFT JOIN llm_parts p ON p.call_id = t.call_id AND p.part = t.part

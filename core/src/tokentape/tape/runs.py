@@ -29,7 +29,7 @@ WHERE s.position <> 'first' GROUP BY s.cause ORDER BY gap_ms DESC
 """
 
 CALL_TIMES: Final = f"""{INSIDE}
-SELECT c.uid, {STATUS} AS status, c.started_unix_us,
+SELECT c.uid, {STATUS} AS status, {COUNTED} AS counted, c.started_unix_us,
   CASE
     WHEN {STATUS} = 'running' THEN NULL
     WHEN c.duration_ms IS NOT NULL THEN c.started_unix_us + CAST(c.duration_ms * 1000 AS INTEGER)
@@ -131,6 +131,11 @@ class Runs(Unfinished):
         found = self._rows(f"SELECT * FROM run_stats WHERE {column} = ?", [ref])
         return found[0] if found else None
 
+    def run_named(self, name: str) -> Row | None:
+        """The row of the view `run_stats` for the newest run of this name; None if there is none."""
+        found = self._rows("SELECT id FROM runs WHERE name = ? ORDER BY id DESC LIMIT 1", [name])
+        return self.run(found[0]["id"]) if found else None
+
     def is_inside(self, run_uid: str, call_id: int) -> bool:
         """Whether a call belongs to a run, or to a run inside it."""
         asked = f"{INSIDE} SELECT 1 FROM llm_calls c JOIN inside ON c.run_id = inside.id WHERE c.id = :call"
@@ -144,7 +149,8 @@ class Runs(Unfinished):
     def call_times(self, run_uid: str) -> list[Row]:
         """When each call of a run, and of the runs inside it, started and ended; `ended_unix_us` is None while it runs.
 
-        A call that ended without saying when was last heard of when its last event came.
+        `counted` is 0 for a framework's call whose requests are on the tape as calls of their own. A call that ended
+        without saying when was last heard of when its last event came.
         """
         return self._rows(CALL_TIMES, {"run": run_uid, "gone": self.gone()})
 

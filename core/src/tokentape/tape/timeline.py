@@ -52,12 +52,15 @@ class Timelines(Calls, Runs):
         start_us = unix_us(run["started_at"])
         ids = [row["id"] for row in self._rows(_CALL_IDS, {"run": run["uid"]})]
         rows = self.rows_of_calls(ids)
-        profiles = dict(self._profiles(ids, bins))
+        # Of what is left of a call nobody can tell how fast it was in between.
+        whole = [row["id"] for row in rows if row["events_kept"] != "aggregated"]
+        profiles = dict(self._profiles(whole, bins))
         stalls = self.timed_stalls(rows)
         calls = {}
         for row in rows:
             start_ms = (row["started_unix_us"] - start_us) / 1000
-            profile = [span | {k: span[k] + start_ms for k in ("start_ms", "end_ms")} for span in profiles[row["id"]]]
+            rates = profiles.get(row["id"], ())
+            profile = [span | {k: span[k] + start_ms for k in ("start_ms", "end_ms")} for span in rates]
             calls[row["uid"]] = row | {
                 "start_ms": start_ms,
                 "profile": profile,

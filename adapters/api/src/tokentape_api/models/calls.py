@@ -32,7 +32,7 @@ class Token(Answer):
     part: int
     choice: int | None
     timestamp_ms: float = Field(description="Since the call started.")
-    delta_ms: float = Field(description="Since the previous event of the call.")
+    delta_ms: float | None = Field(description="Since the previous event of the call; null where that one was removed.")
     wait_ms: float = Field(description="How much of that was spent inside next().")
     n_tokens: int | None = Field(description="How many model tokens it holds, where that is known.")
 

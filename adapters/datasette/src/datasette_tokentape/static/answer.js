@@ -6,7 +6,7 @@ import { CAUSES, duration, KINDS } from "./format.js";
 /** From this length on a block ends with its line, from twice that at a space, then anywhere. */
 const BLOCK = 2_000;
 
-/** Text that grows and can be cut back at its end, in blocks: only the last is laid out anew. */
+/** Text that grows and can be cut back, in blocks: only the last is laid out anew. */
 class Running {
   element = make("div", { class: "part-text" });
   length = 0;
@@ -58,7 +58,7 @@ class Running {
   }
 }
 
-/** What is waited for at a moment, in words; empty while events come. */
+/** What is waited for at a moment, in words. */
 function waitedFor(call, ms) {
   if (!ms || (ms >= call.durationMs && !call.running)) return "";
   if (call.count && ms < call.at[0]) return `waiting ${duration(ms)} for the first token`;
@@ -66,7 +66,7 @@ function waitedFor(call, ms) {
   return stall ? `${duration(stall.gap_ms)} ${CAUSES[stall.cause]}` : "";
 }
 
-/** A call's answer at any of its events, and below it what is waited for, in a `box`. */
+/** A call's answer at any of its events, and what is waited for, in a `box`. */
 export class Answer {
   #cursor = make("span", { class: "cursor", "aria-hidden": "true" });
   #wait = make("p", { class: "replay-silence" });

@@ -1,4 +1,4 @@
-/** An element of the call page: all share the call that `data-call` names, and its player. */
+/** An element of the call page: all share one call and its player. */
 
 import { TapeElement } from "./element.js";
 import { callOf } from "./events.js";

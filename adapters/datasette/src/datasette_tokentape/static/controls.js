@@ -1,4 +1,4 @@
-/** What a replay is steered with: buttons, scrubber, and the keys people know from terminal recordings. */
+/** What a replay is steered with: buttons, scrubber, keys. */
 
 import { make, say } from "./element.js";
 import { paced, SPEEDS, TEXT_MS } from "./player.js";
@@ -39,7 +39,7 @@ function name(button, label) {
   button.setAttribute("aria-label", label);
 }
 
-/** Controls of a player, whose keys work in `element`; `where` says the position, `mark` marks the scrubber. */
+/** Controls of a player, with keys in `element`; `where` says the position, `mark` marks the scrubber. */
 export function controls(element, player, where) {
   const { track } = player;
   const said = make("p", { class: "tape-unseen", role: "status" });

@@ -1,6 +1,6 @@
-/** Drawing on a canvas, sharp and in the page's colours, again when size or colours change. */
+/** Drawing on a canvas, again when size or colours change. */
 
-/** Variable of the colour of each kind of event, and of each cause of a stall. */
+/** Variable of the colour of each kind of event, of each cause. */
 export const KIND_COLOURS = {
   text: "--rate-3",
   reasoning: "--think",
@@ -14,7 +14,7 @@ const LOOKS = ["(prefers-color-scheme: dark)", "(prefers-contrast: more)", "(for
 const FONT = "11.5px system-ui, 'DejaVu Sans', sans-serif";
 
 /**
- * Makes a canvas and keeps it drawn; `redraw` draws in the next frame, however often it is called.
+ * Makes a canvas and keeps it drawn; `redraw` draws in the next frame.
  * @param {string} label what it shows, for whoever does not see it
  * @param {number} height in CSS pixels
  * @param {(context: any, width: number, colour: (variable: string) => string) => void} draw
@@ -59,7 +59,7 @@ export function sketch(label, height, draw) {
   return { canvas, redraw };
 }
 
-/** What stays while something moves on top of it: drawn once and copied, until `look` says that it would differ. */
+/** What stays while something moves on top of it: drawn again when `look` differs. */
 export function still(draw) {
   let known = "";
   const copy = new OffscreenCanvas(1, 1);
@@ -84,7 +84,7 @@ export function nice(value) {
   return ([1, 2, 5].find((step) => step * power >= value * 0.999) ?? 10) * power;
 }
 
-/** An axis of time below `y`, from 0 to `ms`, which is `width` wide: marks about `room` pixels apart. */
+/** An axis of time below `y`, `width` wide, marks about `room` pixels apart. */
 export function axis(context, colour, { ms, width, y, room = 90 }) {
   const step = nice((ms * room) / width);
   const [unit, name] = step < 100 ? [1, "ms"] : [1000, "s"];
@@ -98,7 +98,7 @@ export function axis(context, colour, { ms, width, y, room = 90 }) {
   }
 }
 
-/** Hatchings on a square of 6, which tell causes also without colour. */
+/** Hatchings on a square of 6, to tell causes without colour. */
 const HATCHES = {
   upstream: "M-6 6 6-6M0 6 6 0M0 12 12 0",
   own: "M0-6 12 6M0 0 6 6M-6 0 6 12",
@@ -128,7 +128,7 @@ export function hatch(context, cause, colour) {
   return pattern;
 }
 
-/** An open box for a time in which nothing came, hatched by its cause. */
+/** A box for a time in which nothing came, hatched by its cause. */
 export function silence(context, x, y, width, height, cause, colour) {
   context.fillStyle = hatch(context, cause, colour);
   context.fillRect(x, y, width, height);

@@ -11,7 +11,7 @@ export function make(name, given = {}, ...children) {
   return element;
 }
 
-/** Sets text where it differs: the same words are not laid out anew. */
+/** Sets text where it differs, so that it is not laid out anew. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

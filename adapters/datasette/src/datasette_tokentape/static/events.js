@@ -1,4 +1,4 @@
-/** A call's token events as columns, asked for once a page, and growing while the call runs. */
+/** A call's token events as columns, growing while it runs. */
 
 import { ask } from "./ask.js";
 import { printed } from "./format.js";
@@ -6,10 +6,11 @@ import { printed } from "./format.js";
 const PAGE = 100_000;
 const POLL_MS = 250;
 const PATIENCE_MS = 3_000;
-/** Stands for an event without recorded text. */
+/** Stand for an event without recorded text, and for events that were removed. */
 const UNKNOWN = "▪";
+const REMOVED = "…";
 
-/** How many of the first `count` values of a sorted column are not above a value. */
+/** How many of the first `count` sorted values are not above a value. */
 export function upTo(column, count, value) {
   let low = 0;
   let high = count;
@@ -28,12 +29,12 @@ function roomFor(column, size) {
   return wider;
 }
 
-/** A part as the API gives it, with its text so far and the `size` rows of the call that it consists of. */
+/** A part with its text so far and the `size` rows of the call that it consists of. */
 const newPart = (given, text = "") => ({ ...given, text, rows: new Uint32Array(64), size: 0 });
 
 /**
- * A call and its events; says `change` when events came and when it ended. Row i is the i-th event that is stored: `at`
- * and `wait` are milliseconds, `index` its token_index, `token` its text or null, `end` the length of its `part` with it.
+ * A call; says `change` when events came and when it ended. Row i is the i-th event that is stored: `at` and `wait` are
+ * milliseconds, `index` its token_index, `token` its text or null, `end` the length of its `part` with it.
  */
 export class Call extends EventTarget {
   count = 0;
@@ -44,7 +45,7 @@ export class Call extends EventTarget {
   end = new Uint32Array(64);
   token = [];
   parts = [];
-  /** Whether events have text: not where only timings were recorded. */
+  /** Whether events have text. */
   hasText = true;
 
   constructor(info) {
@@ -59,7 +60,7 @@ export class Call extends EventTarget {
     return this.status === "running";
   }
 
-  /** Milliseconds from the start to the end, or to now while it runs. */
+  /** From the start to the end, or to now while it runs. */
   get durationMs() {
     const last = this.count ? this.at[this.count - 1] : 0;
     return Math.max(last, this.running ? performance.now() - this.began : (this.info.duration_ms ?? 0));
@@ -85,6 +86,7 @@ export class Call extends EventTarget {
     this.part[row] = answer.part[i];
     this.token.push(token);
     if (token === null) this.hasText = false;
+    if (this.isAfterHole(row)) part.text += REMOVED;
     part.text += token === null ? UNKNOWN : printed(token);
     this.end[row] = part.text.length;
     part.rows = roomFor(part.rows, part.size + 1);
@@ -107,14 +109,25 @@ export class Call extends EventTarget {
     return upTo(this.at, this.count, ms);
   }
 
-  /** How long the text of a part is after `count` events of the call. */
+  /** How long a part is after `count` events of the call. */
   lengthAt(part, count) {
     const rows = upTo(part.rows, part.size, count - 1);
     return rows ? this.end[part.rows[rows - 1]] : part.size ? 0 : part.text.length;
   }
 
+  /** Whether events before this one were removed. */
+  isAfterHole(row) {
+    return this.index[row] !== this.cameWith(row);
+  }
+
+  /** How many events had come by the first `count` that are stored. */
+  cameWith(count) {
+    return count ? this.index[count - 1] + 1 : 0;
+  }
+
+  /** Milliseconds since the event before, or the start; null after a hole. */
   gap(row) {
-    return this.at[row] - (row ? this.at[row - 1] : 0);
+    return this.isAfterHole(row) ? null : this.at[row] - (row ? this.at[row - 1] : 0);
   }
 
   kindOf(row) {
@@ -125,7 +138,7 @@ export class Call extends EventTarget {
     return [...new Set(this.parts.filter(({ size }) => size).map(({ kind }) => kind))];
   }
 
-  /** Stalls; of a call that runs its long gaps: whose time they were is known when it has ended. */
+  /** Stalls; of a call that runs its long gaps, whose cause is not known yet. */
   get stalls() {
     if (!this.running) return this.info.stalls.filter(({ end_ms }) => end_ms !== null);
     const found = [];
@@ -146,7 +159,7 @@ export class Call extends EventTarget {
 
 const known = new Map();
 
-/** The call with this uid and all events that are there, loaded once a page. @returns {Promise<Call>} */
+/** The call with this uid, loaded once a page. @returns {Promise<Call>} */
 export function callOf(element, uid) {
   const path = `/llm-calls/${encodeURIComponent(uid)}`;
   const call = known.get(uid) ?? load(element, path);

@@ -43,10 +43,10 @@ function picture(character) {
   return code < 0x20 ? String.fromCharCode(0x2400 + code) : `⟨${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
 }
 
-/** Text of an event, with what does not print made visible: ␀, ␛, ␊, ⟨202E⟩. */
+/** Text of an event, with what does not print made visible. */
 export const visible = (text) =>
   text.replace(/[\0-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g, picture);
 
-/** Running text, each control character shown as one other character. */
+/** Running text, each control character shown as another. */
 export const printed = (text) =>
   text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, (found) => (found > "\x7f" ? "\ufffd" : picture(found)));

@@ -1,4 +1,4 @@
-/** Time of a replay: where it is, how fast it goes, what long silences shrink to. */
+/** Time of a replay. */
 
 import { upTo } from "./events.js";
 
@@ -8,10 +8,10 @@ export const TEXT_MS = 30;
 /** How long a silence lasts when pauses are squeezed. */
 const SQUEEZED_MS = 400;
 const MOST_STEP_MS = 5_000;
-/** After a longer pause nobody was looking: the replay stood still. */
+/** After a longer pause nobody was looking. */
 const LONGEST_FRAME_MS = 250;
 
-/** Maps time to the time it takes to play it, and back: a longer silence takes SQUEEZED_MS. */
+/** Maps time to the time it takes to play it, and back. */
 export class Squeeze {
   #starts = [0];
   #ends = [0];
@@ -51,7 +51,7 @@ export class Squeeze {
 
 /**
  * Plays a track: something with `at` and `count` (sorted milliseconds), `durationMs` and `running`, that says `change`.
- * Says `move` when the position changed and `state` when it started, stopped, or is played in another way.
+ * Says `move` when the position changed and `state` when how it is played did.
  */
 export class Player extends EventTarget {
   /** Milliseconds since the start, and how many events have come by then. */
@@ -73,7 +73,7 @@ export class Player extends EventTarget {
 
   #grown() {
     const { at, count, durationMs, running } = this.track;
-    // While it runs nobody knows how long the silence at its end will be.
+    // While it runs the silence at its end may grow.
     this.#squeezed = new Squeeze(at, count, running ? 0 : durationMs);
     this.seek(this.time);
   }
@@ -158,7 +158,7 @@ export class Player extends EventTarget {
   }
 }
 
-/** Acts when a player moved; while it plays at most every so many milliseconds. */
+/** Acts when a player moved, at most every so many milliseconds. */
 export function paced(player, ms, act) {
   let last = 0;
   const moved = () => {

@@ -1,4 +1,4 @@
-/** A stream on the clock: one mark an event, silences hatched by their cause, words where there is room. */
+/** A stream on the clock: one mark an event, silences hatched by their cause. */
 
 import { axis, CAUSE_COLOURS, KIND_COLOURS, nice, silence, sketch, still } from "./draw.js";
 import { calm } from "./element.js";
@@ -6,7 +6,7 @@ import { CAUSES, duration, MARKS } from "./format.js";
 
 /** Room at the right for the mark of how the call ended. */
 const END = 16;
-/** From how many events in the usual pixel on pixels are shaded by how many there are. */
+/** From how many events in the usual pixel on pixels are shaded. */
 const CROWD = 2;
 /** What is worth jumping to in a call, in the order it came. */
 export function markersOf(call) {
@@ -26,7 +26,7 @@ export function markersOf(call) {
 export const stallsIn = (markers) =>
   markers.filter(({ kind }) => kind === "stall").sort((a, b) => b.end_ms - b.ms - (a.end_ms - a.ms));
 
-/** Silences to hatch: the wait for the first event, and the stalls. */
+/** The wait for the first event, and the stalls. */
 export function silencesOf(call) {
   const { stalls, count, info } = call;
   if (count ? stalls[0]?.position === "first" : stalls.length) return stalls;
@@ -55,7 +55,7 @@ function drawStream(context, call, { scale, y, height, colour }) {
   const crowded = events[events.length >> 1] >= CROWD;
   for (const [x, column] of columns) {
     context.fillStyle = colour(KIND_COLOURS[column.kind]);
-    // Where pixels usually hold several events a darker one holds more; else each mark is one event.
+    // Where pixels usually hold several events a darker one holds more.
     if (crowded) context.globalAlpha = 0.35 + 0.65 * Math.min(1, column.events / most);
     context.fillRect(x / ratio, y, crowded ? 1 / ratio : Math.ceil(1.4 * ratio) / ratio, height);
   }
@@ -66,7 +66,7 @@ function drawStream(context, call, { scale, y, height, colour }) {
   context.fillText(MARKS[call.status], scale(call.durationMs) + 4, y + height / 2 + 4);
 }
 
-/** Labels in two rows that end above `y`, each only where there is room. */
+/** Labels in two rows above `y`, where there is room. */
 function drawLabels(context, markers, { scale, y, width, colour }) {
   const rows = [[], []];
   const place = (text, from) => {
@@ -93,10 +93,10 @@ function drawLabels(context, markers, { scale, y, width, colour }) {
   }
 }
 
-/** How much time a picture spans: more than has passed while it runs, so that marks stay in place. */
+/** How much time a picture spans: more than has passed while it runs. */
 export const spanOf = ({ durationMs, running }) => Math.max(1, running ? nice(durationMs * 1.1) : durationMs);
 
-/** A stream on a canvas, with its player's head, which a pointer moves; `words`: with axis and labels. */
+/** A stream on a canvas, with a head that a pointer moves; `words`: with axis and labels. */
 export function streamPicture(call, player, { top, band, height, words }) {
   const { track } = player;
   const scaleOf = (width) => (ms) => (ms / spanOf(track)) * (width - END);

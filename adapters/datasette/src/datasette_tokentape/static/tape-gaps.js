@@ -1,4 +1,4 @@
-/** How long the gaps between events were: a histogram with its percentiles. */
+/** How long the gaps between events were, as a histogram. */
 
 import { CallElement } from "./call-element.js";
 import { nice, sketch } from "./draw.js";
@@ -11,11 +11,12 @@ const BASE = HEIGHT - 20;
 const BARS = 20;
 const MARKS = [50, 95, 99];
 
-/** Milliseconds between chunks, sorted; each choice has gaps of its own. */
+/** Milliseconds between chunks, sorted; each choice has its own. */
 export function gapsOf(call) {
   const last = new Map();
   const gaps = [];
   for (let row = 0; row < call.count; row++) {
+    if (call.isAfterHole(row)) last.clear();
     const { choice } = call.parts[call.part[row]];
     const before = last.get(choice);
     const now = call.at[row];
@@ -32,7 +33,7 @@ export function percentile(sorted, percent) {
   return low + (sorted[Math.ceil(at)] - low) * (at % 1);
 }
 
-/** Counts in equal bars from 0 to beyond what is usual; what is longer is counted apart. */
+/** Counts in equal bars up to beyond what is usual; the rest is counted apart. */
 export function histogram(sorted) {
   const usual = Math.max(3 * percentile(sorted, 50), 1.5 * percentile(sorted, 95));
   const width = nice(Math.min(usual, sorted[sorted.length - 1]) / BARS);

@@ -30,7 +30,7 @@ class TapeGrowth extends CallElement {
     const { call, picture } = this;
     const words = [0.25, 0.5, 0.75, 1].map((share) => {
       const ms = call.durationMs * share;
-      return `${plural(call.countAt(ms), "event")} after ${duration(ms)}`;
+      return `${plural(call.cameWith(call.countAt(ms)), "event")} after ${duration(ms)}`;
     });
     picture.canvas.setAttribute("aria-label", words.join(", "));
     picture.redraw();
@@ -41,7 +41,8 @@ class TapeGrowth extends CallElement {
   }
 
   #y(count) {
-    return BASE - (count / Math.max(1, this.call.count)) * (BASE - TOP);
+    const came = (rows) => this.call.cameWith(rows);
+    return BASE - (came(count) / Math.max(1, came(this.call.count))) * (BASE - TOP);
   }
 
   #drawStill(context, width, colour) {
@@ -50,7 +51,7 @@ class TapeGrowth extends CallElement {
     context.fillStyle = colour("--line");
     context.fillRect(0, BASE, width, 1);
     axis(context, colour, { ms: span, width: width - END, y: BASE, room: 110 });
-    context.fillText(plural(call.count, "event"), 0, 12);
+    context.fillText(plural(call.cameWith(call.count), "event"), 0, 12);
     context.strokeStyle = colour("--accent");
     context.lineWidth = 1.75;
     context.lineJoin = "round";

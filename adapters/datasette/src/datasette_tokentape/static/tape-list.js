@@ -1,4 +1,4 @@
-/** The token list: every event a row; only the rows in view exist. */
+/** The token list; only the rows in view exist. */
 
 import { CallElement } from "./call-element.js";
 import { make, say } from "./element.js";
@@ -13,7 +13,7 @@ const SPARE = 4;
 const FOLLOW_MS = 80;
 const SHOWN = 200;
 
-/** 1 for each row that takes part in an occurrence of a text, which may go over several events. */
+/** 1 for each row in an occurrence of a text, which may go over several events. */
 export function rowsWith(call, wanted) {
   const found = new Uint8Array(call.count);
   const pattern = new RegExp(wanted.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"), "giu");
@@ -31,7 +31,7 @@ export function rowsWith(call, wanted) {
 }
 
 class TapeList extends CallElement {
-  /** The row of the call in each of `count` lines, and which line has the keyboard. */
+  /** The row of each of `count` lines, and which line has the keyboard. */
   rows = new Uint32Array(0);
   count = 0;
   active = 0;
@@ -160,7 +160,7 @@ class TapeList extends CallElement {
       element.setAttribute("aria-rowindex", at + 2);
       element.id = `event-${at}`;
       const shown = token ? visible(token.slice(0, SHOWN)) : token === null ? "not recorded" : "masked";
-      const times = [whole(call.at[row]), row ? brief(call.gap(row)) : "", brief(call.wait[row])];
+      const times = [whole(call.at[row]), row && !call.isAfterHole(row) ? brief(call.gap(row)) : "", brief(call.wait[row])];
       const all = [whole(call.index[row] + 1), shown, KINDS[call.kindOf(row)], ...times];
       all.forEach((text, i) => (texts[i].data = text));
     }
@@ -214,7 +214,7 @@ class TapeList extends CallElement {
       const token = visible(call.token[row] ?? "");
       // A spreadsheet would run what looks like a formula.
       const safe = /^[=+\-@]/.test(token) ? `'${token}` : token;
-      const times = [call.at[row], call.gap(row), call.wait[row]].map((ms) => ms.toFixed(3));
+      const times = [call.at[row], call.gap(row), call.wait[row]].map((ms) => ms?.toFixed(3) ?? "");
       return [call.index[row], safe, call.kindOf(row), ...times].join("\t");
     });
     return [COPIED, ...lines].join("\n");

@@ -142,7 +142,9 @@ class TapeRace extends TapeElement {
     say(numbers, this.#numbers(call));
   }
 
-  #numbers({ info, count }) {
+  #numbers(call) {
+    const { info } = call;
+    const count = call.cameWith(call.count);
     const perEvent = info.token_count && count ? info.token_count / count : 0;
     const tokens = info.token_count;
     const amount = tokens == null ? plural(info.event_count ?? count, "event") : plural(tokens, "token");

@@ -19,7 +19,7 @@ class TapeReplay extends CallElement {
     const answer = new Answer(call, "The answer as it came");
     this.show = () => answer.show(player.count, player.time);
     const where = () =>
-      `Event ${whole(player.count)}/${whole(call.count)} · ${exact(player.time)} / ${exact(call.durationMs)}`;
+      `Event ${whole(call.cameWith(player.count))}/${whole(call.cameWith(call.count))} · ${exact(player.time)} / ${exact(call.durationMs)}`;
     this.controls = controls(this, player, where);
     paced(player, TEXT_MS, this.show);
     player.addEventListener("state", () => this.classList.toggle("is-playing", player.playing));
@@ -51,8 +51,10 @@ class TapeReplay extends CallElement {
 }
 
 /** Why there is less to play than there was to hear; empty where nothing is missing. */
-function missing({ info, count, running, hasText }) {
+function missing(call) {
+  const { info, count, running, hasText } = call;
   if (!hasText) return "Only when each event came was recorded, not its text: ▪ is one event.";
+  if (count < call.cameWith(count)) return `${plural(count, "event")} of ${whole(info.event_count)} are kept: … is the others.`;
   if (count || running) return "";
   return info.event_count ? "Its events are not kept: there is nothing to play." : "No token event came.";
 }

@@ -1,4 +1,4 @@
-/** The token strip: every event a mark at its arrival, with the head of the replay; a click goes there. */
+/** The token strip: every event a mark at its arrival; a click goes there. */
 
 import { CallElement } from "./call-element.js";
 import { keys } from "./controls.js";
@@ -30,17 +30,17 @@ class TapeStrip extends CallElement {
     const silent = silencesOf(call).find(({ start_ms, end_ms }) => start_ms < ms && ms < end_ms);
     const row = call.countAt(ms) - 1;
     const words = [exact(ms)];
-    if (row >= 0) words.push(`event ${whole(row + 1)}/${whole(call.count)}`);
+    if (row >= 0) words.push(`event ${whole(call.index[row] + 1)}/${whole(call.cameWith(call.count))}`);
     if (silent) words.push(`${duration(silent.gap_ms)} ${CAUSES[silent.cause]}`);
     else if (row >= 0) words.push(visible(call.token[row]?.slice(0, 40) ?? ""));
     return words.join(" · ");
   }
 
-  /** The picture in words, and what its colours and hatchings mean: of those that occur. */
+  /** The picture in words, and what its colours and hatchings mean. */
   changed() {
     const { call, canvas } = this;
     const words = markersOf(call).map(({ ms, label }) => `${label} at ${duration(ms)}`);
-    words.unshift(`${plural(call.count, "event")} in ${duration(call.durationMs)}`);
+    words.unshift(`${plural(call.cameWith(call.count), "event")} in ${duration(call.durationMs)}`);
     canvas.setAttribute("aria-label", words.slice(0, 20).join("; "));
     const causes = new Set(silencesOf(call).map(({ cause }) => cause));
     this.legend.replaceChildren(
