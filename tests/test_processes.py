@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,9 +136,7 @@ class Fifty:
         return times
 
 
-def assert_no_more_is_missing_than_promised(
-    fifty: Fifty, ended_s: float, record: Callable[[str, object], None]
-) -> None:
+def assert_no_more_is_missing_than_promised(fifty: Fifty, ended_s: float) -> None:
     """Age of what is missing when the process ended: of the last events of each stream, without an undecided word."""
     ages = []
     for arrived, text in zip(fifty.received(), fifty.on_tape(), strict=True):
