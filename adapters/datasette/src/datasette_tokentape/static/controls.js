@@ -39,7 +39,7 @@ function name(button, label) {
   button.setAttribute("aria-label", label);
 }
 
-/** Controls of a player, with keys in `element`; `where` says the position, `mark` marks the scrubber. */
+/** Controls of a player, whose element is `element`; `where` says the position, `mark` marks the scrubber. */
 export function controls(element, player, where) {
   const { track } = player;
   const said = make("p", { class: "tape-unseen", role: "status" });
@@ -106,13 +106,13 @@ export function controls(element, player, where) {
 function helpDialog() {
   const keys = Object.entries(HELP).flatMap(([key, meaning]) => [make("dt", {}, key), make("dd", {}, meaning)]);
   const close = make("button", { type: "button", onclick: () => dialog.close() }, "Close");
-  const where = make("p", {}, "Keys work in the replay and on the strip.");
+  const where = make("p", {}, "Keys work wherever nothing else has use for them.");
   const dialog = make("dialog", { class: "replay-help", "aria-label": "Keys" }, where, make("dl", {}, ...keys), close);
   return dialog;
 }
 
-/** Lets the keys of a replay work inside an element. */
-export function keys(element, player, help) {
+/** Lets the keys of a replay work in its element, on a strip, and while nothing has the focus. */
+function keys(element, player, help) {
   const acts = {
     " ": () => player.toggle(),
     ArrowLeft: () => player.skip(-1),
@@ -121,12 +121,13 @@ export function keys(element, player, help) {
     "]": () => player.shift(1),
     ",": () => player.step(-1),
     ".": () => player.step(1),
-    "?": help && (() => (help.open ? help.close() : help.showModal())),
+    "?": () => (help.open ? help.close() : help.showModal()),
   };
-  element.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || target.matches(TYPES)) return;
-    if ((help?.open && key !== "?") || (key === " " && target.matches(PRESSED))) return;
+    if (target !== document.body && !element.contains(target) && !target.closest("tape-strip")) return;
+    if (event.defaultPrevented || (help.open && key !== "?") || (key === " " && target.matches(PRESSED))) return;
     const act = /^\d$/.test(key) ? () => player.seek((player.track.durationMs * key) / 10) : acts[key];
     if (!act) return;
     event.preventDefault();

@@ -1,7 +1,6 @@
 /** The token strip: every event a mark at its arrival; a click goes there. */
 
 import { CallElement } from "./call-element.js";
-import { keys } from "./controls.js";
 import { KIND_COLOURS } from "./draw.js";
 import { make, say } from "./element.js";
 import { CAUSES, duration, exact, KINDS, plural, visible, whole } from "./format.js";
@@ -20,7 +19,6 @@ class TapeStrip extends CallElement {
     this.legend = make("ul", { class: "legend" });
     canvas.addEventListener("pointermove", (event) => say(at, this.#under(momentAt(event))));
     canvas.addEventListener("pointerleave", () => say(at, HINT));
-    keys(this, this.player);
     return [canvas, make("div", { class: "strip-below" }, this.legend, at)];
   }
 

@@ -73,7 +73,7 @@ export function zoomButtons(view) {
   return make("div", { class: "tl-zoom", role: "group", "aria-label": "Time shown" }, back, wider, all, closer, on);
 }
 
-/** The keys of a view, while the focus is in `element`. */
+/** The keys of a view, while the focus is in `element` or nowhere. */
 export function zoomKeys(element, view) {
   const acts = {
     "+": () => view.zoom(CLOSER),
@@ -83,7 +83,8 @@ export function zoomKeys(element, view) {
     ArrowLeft: () => view.pan(-STEP),
     ArrowRight: () => view.pan(STEP),
   };
-  element.addEventListener("keydown", (event) => {
+  document.addEventListener("keydown", (event) => {
+    if (event.target !== document.body && !element.contains(event.target)) return;
     const act = acts[event.key];
     if (!act || event.ctrlKey || event.metaKey || event.altKey || event.target.matches(TYPED)) return;
     event.preventDefault();
