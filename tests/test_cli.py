@@ -27,7 +27,8 @@ from tokentape.store.plugin import SQLiteStore
 from values import STARTED_US, call_value, finished, run_value, stall
 
 COMMANDS = (
-    *("demo", "forget", "list", "metadata", "path", "plugins", "ps", "run", "serve", "show", "snapshot", "status"),
+    *("demo", "forget", "list", "metadata", "path", "plugins", "ps", "recover", "run", "serve", "show", "snapshot"),
+    "status",
 )
 UIDS = [f"01M858PE6MEBSPETY408BSK7F{letter}" for letter in "ABCDEFGH"]
 LINE = re.compile(r"^Error: .+\n$")

@@ -165,8 +165,9 @@ def test_a_call_goes_with_those_that_hold_the_same_answer(tape: Handmade, run: C
 
 
 @pytest.mark.scenario("cli/Forgetting a run")
-def test_a_run_goes_with_the_runs_inside_it(tape: Handmade, run: Callable[..., Result]) -> None:
-    done = run("--run", "RUN", "--yes")
+@pytest.mark.parametrize("ref", ["RUN", "earliest"])
+def test_a_run_goes_with_the_runs_inside_it(tape: Handmade, run: Callable[..., Result], ref: str) -> None:
+    done = run("--run", ref, "--yes")
     assert done.exit_code == 0, done.output
     assert uids(tape) == [UIDS[3]]
     assert [row["uid"] for row in tape.rows("select uid from runs")] == ["LAST"]

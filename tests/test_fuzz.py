@@ -27,7 +27,7 @@ from tokentape.testing import Finish, ProviderServer, Raw, Script, Text
 from tokentape_anthropic.surface import SURFACE as ANTHROPIC
 from tokentape_openai.surface import SURFACE as OPENAI
 
-FEW, MANY = 25, 1_000
+FEW, MANY = 15, 1_000
 READERS = {"chat": OPENAI, "text_completion": OPENAI, "responses": OPENAI, "messages": ANTHROPIC}
 sizes = pytest.mark.parametrize("examples", [FEW, pytest.param(MANY, marks=pytest.mark.nightly)], ids=["few", "many"])
 each_api = pytest.mark.parametrize("api", READERS)

@@ -97,8 +97,12 @@ def marks_alike(text: str) -> str:
 @pytest.mark.scenario("privacy/Random splits")
 @pytest.mark.parametrize(
     ("splits", "secrets", "redact"),
-    [(10_000, SECRETS, ""), (1_000, EVERY_SECRET, REDACT)],
-    ids=["default", "asked for"],
+    [
+        pytest.param(2_000, SECRETS, "", id="built in"),
+        pytest.param(400, EVERY_SECRET, REDACT, id="asked for"),
+        pytest.param(10_000, SECRETS, "", id="built in, ten thousand", marks=pytest.mark.nightly),
+        pytest.param(10_000, EVERY_SECRET, REDACT, id="asked for, ten thousand", marks=pytest.mark.nightly),
+    ],
 )
 def test_random_splits(
     tmp_path: Path, sink: FileSink, splits: int, secrets: dict[str, tuple[str, str]], redact: str

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from array import array
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,10 +25,10 @@ FLUSH_MS = 250
 ROUND_MS = 100
 SAYS = [f"word{i} " for i in range(EVENTS)]
 
-# Every reader notes when it had which event, in memory that outlives the process. One more thread notes how late it is
-# woken up: then the machine was busy elsewhere, and so may the writer have been late.
+# Every reader notes when it had which event, in memory that outlives the process. One more thread notes for how long of
+# the last second it could not run although it wanted to: nor could the writer.
 NOTES = f"""
-import asyncio, mmap, struct, threading
+import asyncio, collections, mmap, signal, struct, threading
 
 notes = mmap.mmap(os.open(os.environ["NOTES"], os.O_RDWR), {(STREAMS * EVENTS + 2) * 8})
 
@@ -37,17 +36,18 @@ def note(stream, index):
     struct.pack_into("d", notes, (stream * {EVENTS} + index) * 8, time.monotonic())
 
 def witness():
-    latest = 0.0
+    late = collections.deque(maxlen=100)
     while True:
         due = time.monotonic() + 0.01
         time.sleep(0.01)
-        latest = max(latest, time.monotonic() - due)
-        struct.pack_into("d", notes, {STREAMS * EVENTS * 8}, latest)
+        late.append(time.monotonic() - due)
+        struct.pack_into("d", notes, {STREAMS * EVENTS * 8}, sum(late))
 
 def at_end():
     struct.pack_into("d", notes, {(STREAMS * EVENTS + 1) * 8}, time.monotonic())
 
 threading.Thread(target=witness, daemon=True).start()
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(3))
 tokentape.enable(flush_ms={FLUSH_MS})
 """
 
@@ -113,7 +113,7 @@ class Fifty:
         return self._times()[-1]
 
     def late_s(self) -> float:
-        """By how much a thread of the program was woken up too late at the worst."""
+        """For how long of its last second a thread of the program could not run although it wanted to."""
         return self._times()[-2]
 
     def on_tape(self) -> list[str]:
@@ -131,15 +131,18 @@ class Fifty:
         eventually(self.received, lambda all_: min(map(len, all_)) >= words or process.poll() is not None, within=60)
         return process
 
+    def wait_for_rounds(self) -> None:
+        """Wait until the writer has had some of each stream; opening fifty calls takes it longer than what follows."""
+        written = f"select count(*) as n from llm_calls where event_count >= 10 having n = {STREAMS}"
+        assert eventually(lambda: self.program.rows(written), bool, within=60)
+
     def _times(self) -> array[float]:
         times = array("d")
         times.frombytes(self._notes.read_bytes())
         return times
 
 
-def assert_no_more_is_missing_than_promised(
-    fifty: Fifty, ended_s: float, record: Callable[[str, object], None]
-) -> None:
+def assert_no_more_is_missing_than_promised(fifty: Fifty, ended_s: float) -> None:
     """Age of what is missing when the process ended: of the last events of each stream, without an undecided word."""
     ages = []
     for arrived, text in zip(fifty.received(), fifty.on_tape(), strict=True):
@@ -148,9 +151,9 @@ def assert_no_more_is_missing_than_promised(
         assert text == "".join(SAYS[:kept])
         missing = arrived[kept + 1 :]
         ages.append((ended_s - missing[0]) * 1000 if missing else 0.0)
-    record("oldest event missing, ms", round(max(ages)))
-    record("woken up late, ms", round(fifty.late_s() * 1000))
-    assert max(ages) <= FLUSH_MS + ROUND_MS + fifty.late_s() * 1000
+    could_not_run_ms = fifty.late_s() * 1000
+    print(f"oldest event missing: {max(ages):.0f} ms; could not run: {could_not_run_ms:.0f} ms of the last second")
+    assert max(ages) <= FLUSH_MS + ROUND_MS + could_not_run_ms
 
 
 def assert_each_is_accounted_for(fifty: Fifty) -> None:
@@ -172,36 +175,44 @@ def assert_each_is_accounted_for(fifty: Fifty) -> None:
 
 
 @pytest.mark.scenario("capture/Killed during fifty streams")
-@pytest.mark.parametrize("code", [WITH_ASYNCIO, WITH_THREADS], ids=["asyncio", "threads"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_killed_during_fifty_streams(
-    server: ProviderServer,
-    tmp_path: Path,
-    code: str,
-    number: signal.Signals,
-    record_property: Callable[[str, object], None],
-) -> None:
+@pytest.mark.parametrize(
+    ("code", "number"),
+    [
+        (WITH_ASYNCIO, signal.SIGKILL),
+        (WITH_THREADS, signal.SIGKILL),
+        (WITH_ASYNCIO, signal.SIGTERM),
+        (WITH_ASYNCIO, signal.SIGUSR1),
+    ],
+    ids=["asyncio, SIGKILL", "threads, SIGKILL", "asyncio, SIGTERM", "asyncio, os._exit"],
+)
+def test_killed_during_fifty_streams(server: ProviderServer, tmp_path: Path, code: str, number: signal.Signals) -> None:
     fifty = Fifty(tmp_path, server, code)
     with fifty.run_for(words=20) as process:
+        fifty.wait_for_rounds()
         with Tape.open(fifty.program.tape) as tape:
             assert tape.mark_lost() == 0  # it is alive
         ended_s = time.monotonic()
         process.send_signal(number)
-        assert process.wait(30) == -number
-    assert_no_more_is_missing_than_promised(fifty, ended_s, record_property)
+        assert process.wait(30) == (3 if number == signal.SIGUSR1 else -number)
+    assert_no_more_is_missing_than_promised(fifty, ended_s)
     assert_each_is_accounted_for(fifty)
 
 
-@pytest.mark.scenario("capture/Killed during fifty streams")
+@pytest.mark.nightly
 @pytest.mark.parametrize("code", [WITH_ASYNCIO, WITH_THREADS], ids=["asyncio", "threads"])
-def test_left_by_os_exit_during_fifty_streams(
-    server: ProviderServer, tmp_path: Path, code: str, record_property: Callable[[str, object], None]
-) -> None:
-    fifty = Fifty(tmp_path, server, code, timeout=2, end="print(time.monotonic(), flush=True); os._exit(3)")
-    ran = fifty.program.run()
-    assert ran.returncode == 3, ran.stderr
-    assert_no_more_is_missing_than_promised(fifty, float(ran.stdout), record_property)
-    assert_each_is_accounted_for(fifty)
+def test_killed_at_any_moment_of_fifty_streams(server: ProviderServer, tmp_path: Path, code: str) -> None:
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        fifty = Fifty(folder, server, code)
+        with fifty.run_for(words=20) as process:
+            fifty.wait_for_rounds()
+            time.sleep(number * FLUSH_MS / 20 / 1000)  # at each phase of the writer's round
+            ended_s = time.monotonic()
+            process.kill()
+            process.wait(30)
+        assert_no_more_is_missing_than_promised(fifty, ended_s)
+        assert_each_is_accounted_for(fifty)
 
 
 @pytest.mark.scenario("capture/Ends during fifty streams")
@@ -211,9 +222,8 @@ def test_left_by_os_exit_during_fifty_streams(
         (WITH_ASYNCIO, "falls off the end", "cancelled"),
         (WITH_ASYNCIO, "Ctrl-C", "cancelled"),
         (WITH_THREADS, "falls off the end", "abandoned"),
-        (WITH_THREADS, "Ctrl-C", "abandoned"),
     ],
-    ids=["asyncio, end", "asyncio, Ctrl-C", "threads, end", "threads, Ctrl-C"],
+    ids=["asyncio, end", "asyncio, Ctrl-C", "threads, end"],
 )
 def test_an_ordinary_end_during_fifty_streams(
     server: ProviderServer, tmp_path: Path, code: str, ending: str, status: str
@@ -338,7 +348,7 @@ def work(number):
 
 tokentape.enable(flush_ms=50)
 BEFORE
-for number in range(6):
+for number in range(3):
     work(number)
 """
 )
@@ -346,18 +356,18 @@ for number in range(6):
 
 @pytest.mark.scenario("capture/Worker that forks for each job")
 @pytest.mark.parametrize(
-    ("after", "status"),
-    # Without a flush the end of a job that is left at once is what the interval may cost.
+    ("before", "after", "status"),
     [
-        ("assert tokentape.flush(10)", {"completed"}),
-        ("time.sleep(0.3)", {"completed"}),
-        ("pass", {"completed", "lost"}),
+        ("pass", "assert tokentape.flush(10)", {"completed"}),
+        ("list(ask('m-parent'))", "assert tokentape.flush(10)", {"completed"}),
+        ("list(ask('m-parent'))", "time.sleep(0.5)", {"completed"}),
+        # Without a flush the end of a job that is left at once is what the interval may cost.
+        ("list(ask('m-parent'))", "pass", {"completed", "lost"}),
     ],
-    ids=["flush", "longer than the interval", "at once"],
+    ids=["flush", "flush, the parent has recorded", "longer than the interval", "at once"],
 )
-@pytest.mark.parametrize("before", ["pass", "list(ask('m-parent'))"], ids=["idle parent", "parent that has recorded"])
 def test_a_worker_that_forks_for_each_job(
-    server: ProviderServer, tmp_path: Path, after: str, status: set[str], before: str
+    server: ProviderServer, tmp_path: Path, before: str, after: str, status: set[str]
 ) -> None:
     paced = [(0.05, Text(text)) for text in SAYS[:6]]
     server.add(Script([*paced, Finish("stop")], repeat=True))
@@ -371,9 +381,9 @@ def test_a_worker_that_forks_for_each_job(
         "join runs r on r.id = c.run_id join processes p on p.id = c.process_id where c.request_model <> 'm-parent' "
         "order by c.request_model"
     )
-    assert [(row["run"], row["model"]) for row in rows] == [(f"job-{n}", f"m-{n}") for n in range(6)]
+    assert [(row["run"], row["model"]) for row in rows] == [(f"job-{n}", f"m-{n}") for n in range(3)]
     assert {row["status"] for row in rows} <= status
-    assert len({row["pid"] for row in rows}) == 6
+    assert len({row["pid"] for row in rows}) == 3
     # 0.3 s of answer, of which a twentieth of a second and a round of the writer may be missing, and a word.
     assert min(row["event_count"] for row in rows) >= (6 if status == {"completed"} else 1)
     assert program.rows("pragma integrity_check") == [{"integrity_check": "ok"}]
@@ -437,9 +447,9 @@ def test_forks_while_threads_record(server: ProviderServer, tmp_path: Path) -> N
     assert program.rows("pragma integrity_check") == [{"integrity_check": "ok"}]
 
 
-POOL = (
-    CLIENT
-    + """
+POOL = """
+import os
+import tokentape
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -457,7 +467,6 @@ if __name__ == "__main__":
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         assert os.getpid() not in set(pool.map(work, range(6)))
 """
-)
 
 
 @pytest.mark.scenario("capture/Forked child")

@@ -585,7 +585,10 @@ def test_a_folder_that_went_away_is_made_again_with_everything_that_is_open(stor
 
     assert tokens(rows) == ["kept"]
     assert [(row["uid"], row["status"]) for row in rows("llm_calls")] == [("CALL", "completed")]
-    assert [row["uid"] for row in rows("runs")] == ["INNER"]
+    assert [(row["uid"], row["parent_id"]) for row in rows("runs")] == [("RUN", None), ("INNER", 1)]
+    assert [(row["event_count"], row["dropped_count"], row["events_kept"]) for row in rows("llm_calls")] == [
+        (2, 1, "dropped")
+    ]
     assert [(row["key"], row["value"]) for row in rows("call_labels")] == [("env", "prod")]
 
 
@@ -604,6 +607,20 @@ def test_a_tape_replaced_by_garbage_is_left_alone_until_it_is_gone(store, path, 
     path.unlink()
     store.tokentape_flush()
     assert tokens(rows) == ["a"]
+
+
+def test_what_is_written_to_a_file_that_is_moved_meanwhile_is_written_again(store, path, rows):
+    store.tokentape_flush()
+    store.tokentape_call_started(call_value())
+    store.tokentape_tokens(call_value(), batch("a"))
+    moved = path.with_name("moved.db")
+    store._committer.add(committer.Operation(lambda to: moved.exists() or path.rename(moved), "a move"))
+
+    store.tokentape_flush()
+
+    assert tokens(rows) == ["a"]
+    assert [(row["uid"], row["dropped_count"]) for row in rows("llm_calls")] == [("CALL", 0)]
+    assert store.health()["last_error"] is None
 
 
 def test_what_cannot_be_stored_at_all_is_given_up_and_its_neighbours_are_kept(store, rows, caplog, monkeypatch):
@@ -655,6 +672,8 @@ def test_health_names_the_path_and_the_last_commit(store, path):
         "pending_events": 0,
         "dropped_events": 0,
         "last_commit_at": None,
+        "set_aside": [],
+        "network_file_system": None,
         "thinned_calls": 0,
         "past_max_mb": False,
         "open_to_others": [],

@@ -163,7 +163,7 @@ def test_fifty_busy_threads_do_not_starve_the_writer(tmp_path):
     assert took < 60
 
 
-def test_a_batch_takes_four_statements_and_one_with_the_end_of_its_call_five(tmp_path):
+def test_a_batch_takes_five_statements_and_one_with_the_end_of_its_call_six(tmp_path):
     """The interpreter is given up at each statement: their number decides how long the writer takes beside others."""
     store = SQLiteStore(tmp_path / "tape.db", process_value(), max_buffer=100_000)
     call = call_value()
@@ -183,8 +183,8 @@ def test_a_batch_takes_four_statements_and_one_with_the_end_of_its_call_five(tmp
 
     batches = " | ".join(statements).split("BEGIN IMMEDIATE | ")[1:]
     assert [one.strip(" |") for one in batches] == [
-        "INSERT INTO llm_tokens | WITH came AS | COMMIT",
-        "INSERT INTO llm_tokens | UPDATE llm_calls SET | INSERT INTO llm_parts | COMMIT",
+        "PRAGMA user_version | INSERT INTO llm_tokens | WITH came AS | COMMIT",
+        "PRAGMA user_version | INSERT INTO llm_tokens | UPDATE llm_calls SET | INSERT INTO llm_parts | COMMIT",
     ]
     assert query(store.path, "SELECT count(*), sum(token), max(token_index) FROM llm_tokens") == [
         (131, sum(range(131)), 130)

@@ -254,7 +254,10 @@ def test_a_damaged_tape_is_named(store, path, three):
         file.seek(4096)
         file.write(b"\xff" * 4096 * 10)
 
-    with pytest.raises(TapeError, match=r"tape\.db cannot be read \(.*\); .* \.recover"), Tape.open(path) as tape:
+    with (
+        pytest.raises(TapeError, match=r"tape\.db is damaged \(.*\); .*: tokentape recover .*tape\.db"),
+        Tape.open(path) as tape,
+    ):
         tape.calls()
 
 

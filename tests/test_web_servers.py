@@ -106,7 +106,6 @@ def streaming(client: httpx.Client, path: str, words: int) -> Iterator[httpx.Res
         pytest.param(FASTAPI, web_apps.UVICORN, "/chat", id="FastAPI, asynchronous"),
         pytest.param(FASTAPI, web_apps.PRELOADED_UVICORN, "/chat", id="FastAPI, gunicorn with uvicorn workers"),
         pytest.param(FLASK, web_apps.PRELOADED_SYNC, "/chat", id="Flask, gunicorn"),
-        pytest.param(FLASK, web_apps.PRELOADED_THREADS, "/chat", id="Flask, gunicorn with threads"),
     ],
 )
 def test_a_client_that_leaves_is_noted_on_its_call(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import tokentape
+from faulty_disks import locked_by_another_process
 from programs import eventually, read
 from tape_reader import TapeReader
 from tokentape import recording
@@ -25,13 +26,6 @@ from tokentape.testing import Finish, Text, WaitFor
 from tokentape.testing.rig import Rig
 from tokentape.writer import SLICE_EVENTS
 
-LOCK = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("begin immediate")
-print("locked", flush=True)
-sys.stdin.read()
-"""
 LOOK = """
 import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1])
@@ -40,19 +34,6 @@ print(call, [token for (token,) in connection.execute("select token from llm_tok
 """
 
 COUNT = "select count(*) as events from llm_tokens"
-
-
-@contextmanager
-def locked_by_another_process(tape: Path) -> Iterator[None]:
-    """Nobody else can write to the tape inside the block."""
-    command = [sys.executable, "-c", LOCK, str(tape)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "locked\n"
-        try:
-            yield
-        finally:
-            holder.communicate("")
 
 
 def seen_by_another_process(tape: Path) -> str:

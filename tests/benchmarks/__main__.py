@@ -20,13 +20,14 @@ import per_chunk
 import reading
 import report
 import shares
+import through_faults
 import while_writing
 import writing
 
 MEASUREMENTS = {
     module.__name__: module
     for module in (
-        *(per_chunk, shares, instructions, per_call, while_writing),
+        *(per_chunk, shares, instructions, per_call, while_writing, through_faults),
         *(writing, at_its_size, long_stream, importing, reading, api, call_page),
     )
 }

@@ -4,6 +4,7 @@
     ├── SettingsError      a setting that is unknown or has a value that cannot be used
     ├── TapeError          the database cannot be used as a tape
     │   ├── NotATape       a folder, not SQLite, or some other application's file
+    │   ├── DamagedTape    a tape that SQLite finds damaged
     │   └── NewerTape      written by a newer version of tokentape
     ├── CallNotFound       no call, or more than one, answers to that reference
     ├── StillRunning       what is to be forgotten has not ended
@@ -29,6 +30,10 @@ class TapeError(TokentapeError):
 
 class NotATape(TapeError):
     """The path leads to a folder, to a file that is not SQLite, or to another application's database."""
+
+
+class DamagedTape(TapeError):
+    """SQLite finds the tape damaged."""
 
 
 class NewerTape(TapeError):

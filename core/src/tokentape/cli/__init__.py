@@ -24,6 +24,7 @@ from .options import db_option, example
         "path": ".path",
         "plugins": ".plugins",
         "ps": ".ps",
+        "recover": ".recover",
         "run": ".run",
         "show": ".show",
         "snapshot": ".snapshot",

@@ -103,14 +103,15 @@ def opened(db: str | None) -> Iterator[Tape]:
 
 
 def run_uid(tape: Tape, ref: str | None) -> str | None:
-    """The uid of the run that a uid, the beginning of one, or a row id means; None for None.
+    """The uid of the run that a uid, the beginning of one, a row id or a name means; None for None.
 
     Raises:
         TokentapeError: no run answers to it, or more than one.
     """
     if ref is None:
         return None
-    found = tape.find_runs(ref)
+    newest = tape.run_named(ref)
+    found = tape.find_runs(ref) or ([newest] if newest is not None else [])
     if len(found) == 1:
         return str(found[0]["uid"])
     what = "more than one run answers" if found else "no run answers"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .. import words
-from .options import Moment, TakesNegativeNumbers, db_option, example, opened, run_uid
+from .options import Moment, TakesNegativeNumbers, configured, db_option, example, opened, run_uid
 from .terminal import one_line
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ def command(
     once you have read what text is inside, which the command says. CALL is as in tokentape show; with it come the
     framework's call it belongs to, or the SDK's calls it made. Several conditions narrow each other.
     """
+    from ..redaction import Rules, chosen
     from ..store.choice import Choice
     from ..store.snapshots import take
 
     with opened(db) as tape:
         choice = Choice(calls=[tape.call(ref)["uid"] for ref in calls], run=run_uid(tape, run), since_us=since)
         path = tape.path
-    taken = take(path, out, choice, timings=content == "timings")
+    taken = take(path, out, choice, timings=content == "timings", rules=Rules(chosen(configured(db).redact)))
     for line in _lines(out, taken):
         click.echo(one_line(line))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any, Final
 
 import click
 
 from .. import words
+from ..store.files import those_aside
 from ..store.modes import open_to_others
+from ..store.networks import network_of
 from .options import configured, db_option, example, json_option, opened
 from .terminal import one_line, print_json
 
@@ -63,6 +66,8 @@ def _on_tape(db: str | None) -> dict[str, Any]:
             **tape.totals(),
             "max_mb": chosen.max_mb,
             "open_to_others": open_to_others(path),
+            "set_aside": list(map(str, those_aside(path))),
+            "network_file_system": network_of(path),
             "last_call": newest[0] if newest else None,
         }
 
@@ -76,6 +81,10 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
     yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in _COUNTED)
     dropped = tape["dropped_events"]
     yield f"{dropped:,} token events dropped" if dropped else "No token event was dropped."
+    if tape["network_file_system"]:
+        yield f"On a network file system ({tape['network_file_system']}): the tape may be damaged; use a local disk."
+    for path in tape["set_aside"]:
+        yield f"Damaged and set aside: {path}. Save what can be read with: tokentape recover {shlex.quote(path)}"
     yield from (f"It is open to others on this machine; close it with: {command}" for command in tape["open_to_others"])
     thinned = tape["thinned_calls"]
     if thinned:

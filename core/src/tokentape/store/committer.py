@@ -1,8 +1,9 @@
-"""Commits what is to be written in one transaction a batch, and keeps it while the database cannot be written."""
+"""Commits what is to be written, in order and each thing once, and keeps it while the database cannot be written."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 import sqlite3
 import threading
 import time
@@ -15,9 +16,9 @@ from typing import Any, Final
 from .. import faults
 from ..clock import utc_text
 from ..courtesy import give_way
-from ..errors import TapeError
+from ..errors import DamagedTape, TapeError
 from ..models import Process
-from . import lost, schema, writes
+from . import files, lost, schema, writes
 from .retention import Retention
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,28 @@ SEEN_EVERY_S: Final = 5.0
 SEEN_IDLE_S: Final = 60.0
 # How long a fork, or the end of recording, waits for a commit that is under way.
 WAIT_S: Final = 1.0
+# Events, and things to be written, of one transaction. While the database cannot be written, so few are tried that a
+# large backlog does not keep the interpreter from the program at each round.
+COMMIT_EVENTS: Final = 10_000
+TRIED_EVENTS: Final = 500
+# How often a commit is begun again at once because the file was damaged, or moved while it was written.
+ATTEMPTS: Final = 3
+# A tape that is damaged again so soon is not set aside again: something damages whatever is there.
+ASIDE_EVERY_S: Final = 60.0
+# A database that can be written and then not, again and again, is not news each time.
+SAY_EVERY_S: Final = 60.0
 
 Write = Callable[[writes.Transaction], object]
 
 # Connections that came over a fork: closing one, if only by collecting it, would touch locks that are the parent's.
 _inherited: list[sqlite3.Connection] = []
+
+
+class _Moved(TapeError):
+    """The file at the path has become another one while it was written to: nothing of that counts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} was moved or replaced while it was written")
 
 
 @dataclass(slots=True, eq=False)
@@ -57,28 +75,44 @@ class Committer:
         process: who writes.
         busy_ms: how long one commit waits for other writers.
         retention: keeps the tape at its size, between commits.
+        go_on: writes what is under way into a file that does not have it, at the beginning of a transaction.
 
     Attributes:
         round: goes up whenever operations that were held are held no more.
+        aside: damaged files that this process has set aside.
     """
 
-    def __init__(self, path: Path, process: Process, *, busy_ms: int, retention: Retention) -> None:
+    def __init__(
+        self,
+        path: Path,
+        process: Process,
+        *,
+        busy_ms: int,
+        retention: Retention,
+        go_on: Write = lambda to: None,
+    ) -> None:
         self.operations: list[Operation] = []
         self.pending_events = 0
         self.given_up_events = 0
         self.last_error: str | None = None
         self.last_commit_at: str | None = None
         self.round = 0
+        self.aside: list[Path] = []
         self._path = path
         self._process = process
         self._busy_ms = busy_ms
         self._retention = retention
+        self._go_on = go_on
         self._process_id: int | None = None
         self._calls: dict[str, writes.CallRow | None] = {}
         self._runs: dict[str, bool | None] = {}
+        self._elsewhere: dict[str, int] = {}
         self._seen_s = 0.0
+        self._said_s = self._aside_s = float("-inf")
+        self._is_said = False
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: files.Identity | None = None
+        self._tried: files.Identity | None = None
         self._size = 0
         self._lock = threading.Lock()
         self._forking: int | None = None
@@ -93,6 +127,28 @@ class Committer:
         operation.events += events
         self.pending_events += events
 
+    def open(self) -> None:
+        """Make sure that the tape can be written, and let go of it again; one that is damaged is set aside.
+
+        One that is locked, or full, will be written later.
+
+        Raises:
+            TapeError: it is none, or cannot be written.
+        """
+        with self._lock:
+            try:
+                try:
+                    self._connected(schema.OPEN_BUSY_MS)
+                except DamagedTape as error:
+                    if not self._set_aside(error):
+                        raise
+                    self._connected(schema.OPEN_BUSY_MS)
+            except TapeError as error:
+                if not schema.is_passing(error):
+                    raise
+                self._failed(error)
+            self._disconnect()
+
     def commit(self) -> None:
         """Write everything that is held; if the database cannot be written, say so once and keep it."""
         heard_of_s = time.monotonic() - self._seen_s
@@ -102,14 +158,7 @@ class Committer:
                 self._retain()
             return
         with self._lock:
-            try:
-                connection = self._connected()
-                while (failed := self._commit(connection)) is not None:
-                    self._give_up(*failed)
-            except (sqlite3.Error, TapeError, OSError) as error:
-                self._failed(error)
-            else:
-                self._worked()
+            self._try()
         self._retain()
 
     def close(self) -> None:
@@ -135,20 +184,88 @@ class Committer:
         if self._connection is not None:
             _inherited.append(self._connection)
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self, busy_ms: int | None = None) -> sqlite3.Connection:
         """The connection; opened anew if it was closed, or if the file at the path is another one by now."""
-        if self._connection is not None and self._file != self._look():
+        self._tried = found = self._look()
+        if self._connection is not None and self._file != found:
             self._disconnect()
+            # Forgotten: once it is closed, a new file may get its number.
+            self._file = None
         if self._connection is None:
-            self._connection = schema.open_for_writing(self._path, busy_ms=self._busy_ms)
+            self._connection = schema.open_for_writing(self._path, busy_ms=busy_ms or self._busy_ms)
+            opened = self._look()
+            if found not in {None, opened}:
+                self._disconnect()
+                raise _Moved(self._path)
             self._retention.prepare(self._connection)
-            # It may be a new file, which knows nothing of all this.
-            self._process_id, self._calls, self._runs = None, {}, {}
-            self._file = self._look()
+            self._know_nothing_of(opened)
         return self._connection
 
-    def _commit(self, connection: sqlite3.Connection, *, gathers: bool = True) -> tuple[Operation, Exception] | None:
-        """Write everything in one transaction.
+    def _know_nothing_of(self, file: files.Identity | None) -> None:
+        """Begin with a file that may be a new one, which has nothing of what was committed so far."""
+        for uid, row in self._calls.items():
+            if row is not None:
+                self._elsewhere[uid] = row.missing + row.next_index
+        self._process_id, self._calls, self._runs, self._file = None, {}, {}, file
+
+    def _try(self) -> None:
+        """Write everything that is held, to a new tape where the one that is there turns out to be damaged."""
+        problem: Exception | None = None
+        for _ in range(ATTEMPTS):
+            problem = self._tried_all()
+            if problem is None:
+                self._worked()
+                return
+            if not isinstance(problem, _Moved) and not self._set_aside(problem):
+                break
+        if problem is not None:
+            self._failed(problem)
+
+    def _tried_all(self) -> Exception | None:
+        """Write everything that is held; what kept it from being written."""
+        try:
+            self._commit_all()
+        except (sqlite3.Error, TapeError, OSError) as error:
+            return error
+        return None
+
+    def _commit_all(self) -> None:
+        """Write everything that is held, in one transaction after the other.
+
+        Raises:
+            sqlite3.Error, TapeError, OSError: the database cannot be written; what is committed is not held any more.
+        """
+        most = COMMIT_EVENTS if self.last_error is None else TRIED_EVENTS
+        connection = self._connected()
+        is_first = self._process_id is None
+        while True:
+            piece = self._first(most)
+            failed = self._commit(connection, piece)
+            if failed is not None:
+                self._give_up(*failed)
+                continue
+            self._settle(piece)
+            if not self.operations:
+                break
+            most = COMMIT_EVENTS
+        if is_first:
+            # Whatever other processes have left on the tape: what is ours has been written.
+            with faults.guard("store", "what became of calls of dead processes"):
+                lost.mark_lost(connection, ours=self._process_id)
+
+    def _first(self, most: int) -> list[Operation]:
+        """Operations from the front, as many as fit in one transaction."""
+        size = 0
+        for count, operation in enumerate(self.operations):
+            size += 1 + operation.events
+            if count and size > most:
+                return self.operations[:count]
+        return self.operations
+
+    def _commit(
+        self, connection: sqlite3.Connection, piece: list[Operation], *, gathers: bool = True
+    ) -> tuple[Operation, Exception] | None:
+        """Write operations in one transaction.
 
         Args:
             gathers: whether operations may be written together; if not, it is known which could not be written.
@@ -159,11 +276,8 @@ class Committer:
         operation: Operation | None = None
         try:
             connection.execute("BEGIN IMMEDIATE")
-            process_id = self._note_process(connection)
-            to = writes.Transaction(
-                connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), gathers
-            )
-            for operation in self.operations:
+            to = self._begun(connection, gathers)
+            for operation in piece:
                 operation.write(to)
                 give_way()
             writes.put_gathered(to)
@@ -171,13 +285,27 @@ class Committer:
         except Exception as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if operation is None or _is_outage(error):
+            if operation is None or is_outage(error):
                 raise
-            return self._commit(connection, gathers=False) if gathers else (operation, error)
-        self._settle(to)
+            return self._commit(connection, piece, gathers=False) if gathers else (operation, error)
+        if self._look() != self._file:
+            raise _Moved(self._path)
+        self._learn(to)
         return None
 
-    def _look(self) -> tuple[int, int] | None:
+    def _begun(self, connection: sqlite3.Connection, gathers: bool) -> writes.Transaction:
+        if schema.tape_format(connection) > schema.FORMAT:
+            raise schema.newer(self._path)
+        is_first = self._process_id is None
+        process_id = self._note_process(connection)
+        to = writes.Transaction(
+            connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), self._elsewhere, gathers
+        )
+        if is_first:
+            self._go_on(to)
+        return to
+
+    def _look(self) -> files.Identity | None:
         """Which file is at the path, and how large it is."""
         try:
             stat = self._path.stat()
@@ -193,16 +321,19 @@ class Committer:
                 with faults.guard("store", "keeping the tape at its size"):
                     self._retention.step(self._connection, self._size)
 
-    def _settle(self, committed: writes.Transaction) -> None:
-        self.operations, self.pending_events = [], 0
+    def _settle(self, piece: list[Operation]) -> None:
+        """Hold operations no more, which have been committed."""
+        self.operations = self.operations[len(piece) :]
+        self.pending_events -= sum(operation.events for operation in piece)
         self.round += 1
+
+    def _learn(self, committed: writes.Transaction) -> None:
+        """Take over what a transaction that was committed knows of the tape."""
+        for uid in [uid for uid, row in committed.calls.maps[0].items() if row is None]:
+            self._elsewhere.pop(uid, None)
         _keep(committed.calls)
         _keep(committed.runs)
-        starting, self._process_id = self._process_id is None, committed.process_id
-        if starting:
-            # Whatever other processes have left on the tape: what is ours has been written.
-            with faults.guard("store", "what became of calls of dead processes"):
-                lost.mark_lost(committed.connection, ours=committed.process_id)
+        self._process_id = committed.process_id
 
     def _note_process(self, connection: sqlite3.Connection) -> int:
         now_s = time.monotonic()
@@ -221,21 +352,55 @@ class Committer:
         self.given_up_events += operation.events
         faults.report("store", error, operation.what)
 
+    def _set_aside(self, error: Exception) -> bool:
+        """Set the file aside if it is a tape that is damaged; whether another one, or none, is at its path now."""
+        # Which file it was that could not be opened: what is at the path now may be another one already.
+        seen = self._file if self._connection is not None else self._tried
+        if not schema.is_damage(error) or seen is None or not self._is_ours(seen, error):
+            return False
+        if time.monotonic() - self._aside_s < ASIDE_EVERY_S:
+            return False
+        try:
+            target = files.set_aside(self._path, seen)
+        except OSError:
+            return False
+        self._disconnect()
+        if target is not None:
+            self._aside_s = time.monotonic()
+            self.aside.append(target)
+            logger.warning(
+                "%s was damaged (%s) and is set aside as %s; recording goes on to a new tape. "
+                "Save what can be read of the old one with: tokentape recover %s",
+                self._path,
+                error.__cause__ or error,
+                target.name,
+                shlex.quote(str(target)),
+            )
+        return True
+
+    def _is_ours(self, seen: files.Identity, error: Exception) -> bool:
+        """Whether a file was a tape: it says so, or it is the one that was written to, whatever has become of it."""
+        return seen == self._file or isinstance(error, DamagedTape)
+
     def _failed(self, error: Exception) -> None:
         if not schema.is_busy(error):
             self._disconnect()
-        if self.last_error is None:
+        # Of an error that only adds the path to what SQLite says, what SQLite says.
+        reason = error.__cause__ if type(error) is TapeError and error.__cause__ is not None else error
+        if not self._is_said and time.monotonic() - self._said_s > SAY_EVERY_S:
+            self._is_said, self._said_s = True, time.monotonic()
             logger.warning(
                 "%s cannot be written (%s); what is recorded is held until it can. The program goes on.",
                 self._path,
-                error,
+                reason,
             )
-        self.last_error = str(error)
+        self.last_error = str(reason)
 
     def _worked(self) -> None:
         self.last_commit_at = _now()
-        if self.last_error is not None:
-            self.last_error = None
+        self.last_error = None
+        if self._is_said:
+            self._is_said = False
             logger.warning("%s can be written again.", self._path)
 
     def _disconnect(self) -> None:
@@ -259,6 +424,6 @@ def _now() -> str:
     return utc_text(time.time_ns() // 1000)
 
 
-def _is_outage(error: Exception) -> bool:
+def is_outage(error: Exception) -> bool:
     """Whether it is the database that cannot be written, and not one operation that cannot be stored."""
     return type(error) in {sqlite3.OperationalError, sqlite3.DatabaseError, sqlite3.InternalError, MemoryError}

@@ -150,7 +150,7 @@ def _joined(part: list[int], token: list[str | None]) -> dict[int, str]:
 def _write(connection: sqlite3.Connection, gone: Sequence[int], found: Sequence[Remains]) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        marked = sum(_write_call(connection, each) for each in found)
+        marked = sum(write_call(connection, each) for each in found)
         for process_id in gone:
             # A run that a dead process has opened goes on in a live one that still has calls in it.
             connection.execute(
@@ -166,7 +166,8 @@ def _write(connection: sqlite3.Connection, gone: Sequence[int], found: Sequence[
     return marked
 
 
-def _write_call(connection: sqlite3.Connection, found: Remains) -> bool:
+def write_call(connection: sqlite3.Connection, found: Remains) -> bool:
+    """Mark one call as lost, inside a transaction; whether it was still marked as running."""
     status = connection.execute("SELECT status FROM llm_calls WHERE id = ?", (found.call_id,)).fetchone()
     if status != ("running",):
         return False  # somebody else has marked it meanwhile

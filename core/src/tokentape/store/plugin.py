@@ -12,8 +12,8 @@ from ..clock import utc_text
 from ..hookspecs import hookimpl
 from ..models import Call, FinishedCall, Mark, Process, Run, TokenBatch
 from ..settings import DEFAULT_MAX_MB
-from . import rows, schema, writes
-from .committer import Committer, Operation, Write
+from . import networks, rows, writes
+from .committer import COMMIT_EVENTS, Committer, Operation, Write, is_outage
 from .modes import open_to_others
 from .retention import Retention
 from .text import CallText
@@ -21,8 +21,8 @@ from .text import CallText
 logger = logging.getLogger(__name__)
 
 BUSY_MS: Final = 1000
-# A backlog is committed in pieces: otherwise all of it would be held here before any of it is written.
-COMMIT_EVENTS: Final = 10_000
+# Events that are tried together or not at all: few, so that a try that fails is a short one.
+OPERATION_EVENTS: Final = 500
 
 
 @dataclass(slots=True)
@@ -34,6 +34,7 @@ class _Live:
         held: the operation with events of the call that was added last, what it holds, and in which round that was.
     """
 
+    call: Call
     run: Run | None
     text: CallText | None
     dropped: int = 0
@@ -72,7 +73,15 @@ class SQLiteStore:
         self._max_mb = max_mb
         self._reset(process)
         # Closed again at once: a connection that exists when the program forks is trouble for the child.
-        schema.open_for_writing(path).close()
+        self._committer.open()
+        self._network = networks.network_of(path)
+        if self._network is not None:
+            logger.warning(
+                "%s is on a network file system (%s), where locks do not always hold: the tape may be damaged, most of "
+                "all when several machines record to it. Choose a file on a local disk with TOKENTAPE_DB.",
+                path,
+                self._network,
+            )
         for command in open_to_others(path):
             logger.warning("%s is open to others on this machine; close it with: %s", path, command)
 
@@ -82,7 +91,9 @@ class SQLiteStore:
         self._dropped_events = 0
         self._told_events = 0
         self._retention = Retention(self.path, self._max_mb)
-        self._committer = Committer(self.path, process, busy_ms=self._busy_ms, retention=self._retention)
+        self._committer = Committer(
+            self.path, process, busy_ms=self._busy_ms, retention=self._retention, go_on=self._go_on
+        )
 
     @property
     def pending_events(self) -> int:
@@ -103,9 +114,10 @@ class SQLiteStore:
         """How the store is.
 
         Returns:
-            The path; the last error while it fails; what is held and what was dropped; the last commit; of how many
-            calls this process has removed token events, and whether the tape is past its size all the same; what
-            would close it where others on this machine can read it.
+            The path; the last error while it fails; what is held and what was dropped; the last commit; damaged files
+            that were set aside; the type of the network file system it is on, if it is on one; of how many calls this
+            process has removed token events, and whether the tape is past its size all the same; what would close it
+            where others on this machine can read it.
         """
         return {
             "path": str(self.path),
@@ -113,6 +125,8 @@ class SQLiteStore:
             "pending_events": self.pending_events,
             "dropped_events": self._dropped_events + self._committer.given_up_events,
             "last_commit_at": self._committer.last_commit_at,
+            "set_aside": [str(path) for path in self._committer.aside],
+            "network_file_system": self._network,
             "thinned_calls": self._retention.thinned_calls,
             "past_max_mb": self._retention.is_stuck,
             "open_to_others": open_to_others(self.path),
@@ -121,14 +135,15 @@ class SQLiteStore:
     @hookimpl
     def tokentape_run_started(self, run: Run) -> None:
         """Add the run."""
-        self._runs[run.uid] = run
-        self._add("a run", partial(writes.open_run, run=run))
+        if self._has_room():
+            self._runs[run.uid] = run
+            self._add("a run", partial(writes.open_run, run=run))
 
     @hookimpl
     def tokentape_run_finished(self, run: Run) -> None:
         """Note how the run ended."""
-        self._runs.pop(run.uid, None)
-        self._add("the end of a run", partial(writes.close_run, run=run))
+        if self._runs.pop(run.uid, None) is not None or self._has_room():
+            self._add("the end of a run", partial(writes.close_run, run=run))
 
     @hookimpl
     def tokentape_mark(self, mark: Mark) -> None:
@@ -142,7 +157,7 @@ class SQLiteStore:
         if self._has_room():
             keeps_text = call.sampled and call.content_level != "timings"
             run = self._runs.get(call.run_uid)
-            self._live[call.uid] = _Live(run, CallText() if keeps_text else None)
+            self._live[call.uid] = _Live(call, run, CallText() if keeps_text else None)
             self._add("a call", partial(writes.open_call, call=call, run=run))
 
     @hookimpl
@@ -160,6 +175,7 @@ class SQLiteStore:
             operation, events = self._held_events(call, live)
             self._committer.grow(operation, size)
             _gather(events, call, live, tokens, size)
+            # Otherwise all of a backlog would be held here before any of it is written.
             if self.pending_events >= COMMIT_EVENTS and self._committer.last_error is None:
                 self._committer.commit()
 
@@ -189,7 +205,7 @@ class SQLiteStore:
 
     @hookimpl
     def tokentape_flush(self) -> None:
-        """Commit everything in one transaction; keep it if that is not possible."""
+        """Commit everything; keep what cannot be written."""
         self._committer.commit()
         if not self.is_holding:
             self._tell_dropped()
@@ -221,11 +237,26 @@ class SQLiteStore:
 
     def _held_events(self, call: Call, live: _Live) -> tuple[Operation, writes.Events]:
         """The operation of this batch with the events of a call, so that a batch writes them at once."""
-        if live.held is None or live.held[2] != self._committer.round:
+        held = live.held
+        if held is None or held[2] != self._committer.round or held[0].events >= OPERATION_EVENTS:
             events = writes.Events()
             operation = self._add("token events", partial(writes.add_events, call=call, run=live.run, events=events))
-            live.held = operation, events, self._committer.round
-        return live.held[0], live.held[1]
+            live.held = held = operation, events, self._committer.round
+        return held[0], held[1]
+
+    def _go_on(self, to: writes.Transaction) -> None:
+        """Put the runs and calls that are under way on a file that may not have them, outer ones first."""
+        of_runs: list[Write] = [partial(writes.open_run, run=run) for run in self._runs.values()]
+        of_calls: list[Write] = [
+            partial(writes.open_call, call=live.call, run=live.run) for live in self._live.values()
+        ]
+        for write in (*of_runs, *of_calls):
+            try:
+                write(to)
+            except Exception as error:
+                if is_outage(error):
+                    raise
+                # It cannot be stored at all, which is reported where it is first written.
 
     def _tell_dropped(self) -> None:
         """Say once, when the buffer has emptied, how much did not fit into it."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import NewerTape, NotATape, TapeError
+from ..errors import DamagedTape, NewerTape, NotATape, TapeError
 from ..models import KINDS
+from . import files
 from .tables import TABLES
 from .views import VIEWS
 
@@ -55,25 +58,25 @@ def open_for_writing(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite3.Conn
 
     Raises:
         NotATape: a folder, not SQLite, or another application's database; it is left as it was.
+        DamagedTape: SQLite finds it damaged.
         NewerTape: written by a newer version of tokentape.
         TapeError: it cannot be written.
     """
-    _make_file(path)
-    connection = _connect(path, "rw", busy_ms)
-    try:
-        if _writable_format(connection, path) < FORMAT:
+    _make_folder(path)
+    # From here until it is read from, which binds a connection to the files of that moment, nobody may move them.
+    with files.folder_locked(path.parent):
+        _make_file(path)
+        connection = _connect(path, "rw", busy_ms)
+        with _closed_if_it_fails(connection, path):
+            found = _writable_format(connection, path)
+    with _closed_if_it_fails(connection, path):
+        if found < FORMAT:
             _migrate(connection, path, busy_ms)
         _switch_to_wal(connection, busy_ms)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         # FAST would leave the text of deleted events on pages that have become free.
         connection.execute("PRAGMA secure_delete = ON")
-    except sqlite3.Error as error:
-        connection.close()
-        raise TapeError(f"{path} cannot be written ({error}); free it, or choose another file") from error
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 
@@ -86,6 +89,7 @@ def open_for_reading(path: Path, *, busy_ms: int = OPEN_BUSY_MS) -> sqlite_utils
 
     Raises:
         NotATape: a folder, not SQLite, or another application's database.
+        DamagedTape: SQLite finds it damaged.
         NewerTape: written by a newer version of tokentape, and without the views that this one reads.
         TapeError: there is no such file, or it cannot be read.
     """
@@ -116,7 +120,7 @@ def attach(connection: sqlite3.Connection, path: Path, name: str, *, busy_ms: in
     with closing(readable):
         check_readable(readable, path)
         if tape_format(readable) > FORMAT:
-            raise _newer(path)
+            raise newer(path)
     connection.execute(f"ATTACH ? AS {name}", [f"{path.absolute().as_uri()}?mode=ro{how}"])
 
 
@@ -132,12 +136,34 @@ def check_readable(connection: sqlite3.Connection, path: Path | str) -> None:
     if not found:
         raise TapeError(f"{path} is empty: nothing is recorded there yet; record a program with: tokentape run app.py")
     if found > FORMAT and not _has_views(connection):
-        raise _newer(path)
+        raise newer(path)
 
 
 def is_busy(error: BaseException) -> bool:
     """Whether SQLite gave up because somebody else has the database locked."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return bool(_codes(error) & {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether the database is locked or full, and will not always be."""
+    return is_busy(error) or sqlite3.SQLITE_FULL in _codes(error)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite found the file damaged, or no database at all."""
+    return bool(_codes(error) & {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+def _codes(error: BaseException) -> set[int]:
+    """What SQLite said, also where one of our errors came of that."""
+    return {getattr(each, "sqlite_errorcode", 0) & 0xFF for each in (error, error.__cause__)}
+
+
+def damaged(path: Path | str, error: Exception) -> DamagedTape:
+    """The error of a tape that SQLite finds damaged."""
+    return DamagedTape(
+        f"{path} is damaged ({error}); save what can be read with: tokentape recover {shlex.quote(str(path))}"
+    )
 
 
 def locked(path: Path | str) -> TapeError:
@@ -150,24 +176,41 @@ def tape_format(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _make_file(path: Path) -> None:
+@contextmanager
+def _closed_if_it_fails(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        connection.close()
+        if is_damage(error):
+            raise damaged(path, error) from error
+        raise TapeError(f"{path} cannot be written ({error}); free it, or choose another file") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _make_folder(path: Path) -> None:
     _refuse_folder(path)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_private(path)
     except OSError as error:
-        raise TapeError(f"{path} cannot be made ({error.strerror}: {error.filename}); choose another file") from error
+        raise _cannot_be_made(path, error) from error
+
+
+def _make_file(path: Path) -> None:
+    try:
+        # By us and not by SQLite so that it is private from its first byte; -wal and -shm take over its mode.
+        files.make(path)
+    except OSError as error:
+        raise _cannot_be_made(path, error) from error
     for needed in (path, path.parent):
         if not os.access(needed, os.W_OK):
             raise TapeError(f"{path} cannot be written (no permission for {needed}); choose another file")
 
 
-def _make_private(path: Path) -> None:
-    # Made here and not by SQLite so that it is private from its first byte; -wal and -shm take over its mode.
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        pass  # and not opened here: closing a descriptor of a database drops the locks this process has on it
+def _cannot_be_made(path: Path, error: OSError) -> TapeError:
+    return TapeError(f"{path} cannot be made ({error.strerror}: {error.filename}); choose another file")
 
 
 def _refuse_folder(path: Path) -> None:
@@ -192,7 +235,7 @@ def _readable(path: Path, busy_ms: int) -> tuple[sqlite3.Connection, str]:
     """A connection that reads, and what had to be added to its address for that."""
     connection = _connect(path, "ro", busy_ms)
     try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        _count_tables(connection)
     except sqlite3.OperationalError as error:
         connection.close()
         if is_busy(error):
@@ -212,26 +255,40 @@ def _readable(path: Path, busy_ms: int) -> tuple[sqlite3.Connection, str]:
 
 def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
     """Format of the tape; 0 for an empty database, which may become one."""
+    application = None
     try:
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        tables = _count_tables(connection)
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
+        if application == APPLICATION_ID:
+            raise damaged(path, error) from error
         raise NotATape(f"{path} is not an SQLite database; choose another file") from error
     if application != APPLICATION_ID and (application or tables):
         raise NotATape(f"{path} is a database of another application; choose another file")
     return tape_format(connection)
 
 
+def _count_tables(connection: sqlite3.Connection) -> int:
+    try:
+        return int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except UnicodeDecodeError as error:
+        # SQLite quotes what it found in place of a name, and Python cannot read that.
+        found = sqlite3.DatabaseError("malformed database schema")
+        found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise found from error
+
+
 def _writable_format(connection: sqlite3.Connection, path: Path) -> int:
     found = _identify(connection, path)
     if found > FORMAT:
-        raise _newer(path)
+        raise newer(path)
     return found
 
 
-def _newer(path: Path | str) -> NewerTape:
+def newer(path: Path | str) -> NewerTape:
+    """The error of a tape that a newer version of tokentape wrote."""
     return NewerTape(f"{path} was written by a newer version of tokentape; upgrade with: pip install -U tokentape")
 
 

@@ -9,12 +9,13 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from ..clock import utc_text
 from ..errors import TapeError
-from ..redaction import BUILT_IN, redact_json, redact_text
+from ..redaction import BUILT_IN, Rules, redact_json, redact_text
 from . import schema
 from .choice import INSIDE, Choice, chosen_calls
 
@@ -104,7 +105,7 @@ class Snapshot:
     bytes: int
 
 
-def take(source: Path, target: Path, choice: Choice, *, timings: bool = False) -> Snapshot:
+def take(source: Path, target: Path, choice: Choice, *, timings: bool = False, rules: Rules = BUILT_IN) -> Snapshot:
     """Copy what is chosen, while others write to the tape.
 
     Args:
@@ -112,6 +113,7 @@ def take(source: Path, target: Path, choice: Choice, *, timings: bool = False) -
         target: the file to make.
         choice: what of it; without a condition all.
         timings: without text, as if recorded at that level.
+        rules: what is a secret in names, labels and metadata of calls that were recorded in full, for that level.
 
     Raises:
         TapeError: the target exists or cannot be made, or the tape cannot be read; nothing is left behind.
@@ -120,28 +122,28 @@ def take(source: Path, target: Path, choice: Choice, *, timings: bool = False) -
         raise TapeError(f"{target} exists already; name a file that does not")
     if not target.parent.is_dir():
         raise TapeError(f"{target} cannot be made: there is no folder {target.parent}")
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.partial")
     try:
-        with closing(schema.open_for_writing(partial)) as connection:
+        with closing(schema.open_for_writing(unfinished)) as connection:
             # A tape in WAL mode needs a folder that can be written, even to be read.
             connection.execute("PRAGMA journal_mode = DELETE")
             schema.attach(connection, source, "source")
+            connection.create_function("masked", 1, partial(_masked, rules))
+            connection.create_function("masked_json", 1, partial(_masked_json, rules))
             taken = _copy(connection, choice, timings=timings)
-            size = partial.stat().st_size
-        _publish(partial, target)
+            size = unfinished.stat().st_size
+        _publish(unfinished, target)
     except sqlite3.OperationalError as error:
         if schema.is_busy(error):
             raise schema.locked(source) from error
         raise TapeError(f"{target} cannot be made ({error}); see to that, or name another file") from error
     finally:
-        for left in (partial, *(Path(f"{partial}{end}") for end in ("-journal", "-wal", "-shm"))):
+        for left in (unfinished, *(Path(f"{unfinished}{end}") for end in ("-journal", "-wal", "-shm"))):
             left.unlink(missing_ok=True)
     return Snapshot(*taken, size)
 
 
 def _copy(connection: sqlite3.Connection, choice: Choice, *, timings: bool) -> tuple[dict[str, int], dict[str, int]]:
-    connection.create_function("masked", 1, _masked, deterministic=True)
-    connection.create_function("masked_json", 1, _masked_json, deterministic=True)
     # Rows may be copied before those that they refer to.
     connection.execute("PRAGMA foreign_keys = OFF")
     connection.execute("BEGIN IMMEDIATE")
@@ -174,22 +176,22 @@ def _copy(connection: sqlite3.Connection, choice: Choice, *, timings: bool) -> t
     return rows, {kind: count for kind, count in counts.items() if count}
 
 
-def _publish(partial: Path, target: Path) -> None:
+def _publish(unfinished: Path, target: Path) -> None:
     """Give the finished file its name; unlike renaming, this never takes that of a file that came meanwhile."""
     try:
-        os.link(partial, target)
+        os.link(unfinished, target)
     except FileExistsError as error:
         raise TapeError(f"{target} exists already; name a file that does not") from error
     except OSError:
         # A file system without links.
         if os.path.lexists(target):
             raise TapeError(f"{target} exists already; name a file that does not") from None
-        partial.rename(target)
+        unfinished.rename(target)
 
 
-def _masked(text: str | None) -> str | None:
-    return None if text is None else redact_text(text, BUILT_IN)
+def _masked(rules: Rules, text: str | None) -> str | None:
+    return None if text is None else redact_text(text, rules)
 
 
-def _masked_json(text: str | None) -> str | None:
-    return None if text is None else json.dumps(redact_json(json.loads(text), BUILT_IN), ensure_ascii=False)
+def _masked_json(rules: Rules, text: str | None) -> str | None:
+    return None if text is None else json.dumps(redact_json(json.loads(text), rules), ensure_ascii=False)

@@ -49,10 +49,16 @@ STALLS: Final = (
 
 
 class CallRow(NamedTuple):
-    """Where a call is on the tape: its id, and the index of its next event."""
+    """Where a call is on the tape.
+
+    Attributes:
+        next_index: of its next event.
+        missing: how many events were committed that are not here: the file was replaced since.
+    """
 
     id: int
     next_index: int
+    missing: int = 0
 
 
 @dataclass(slots=True)
@@ -83,6 +89,7 @@ class Transaction:
         calls: calls that are known to be on the tape, by uid; None for one that has ended. The first map holds what
             this transaction adds.
         runs: runs that are known to be on the tape, likewise.
+        elsewhere: how many events of a call were committed before the file at the path was last opened.
         gathers: whether token events are gathered until `put_gathered`; else each operation writes its own.
         gathered: those that are.
     """
@@ -91,6 +98,7 @@ class Transaction:
     process_id: int
     calls: ChainMap[str, CallRow | None]
     runs: ChainMap[str, bool | None]
+    elsewhere: Mapping[str, int] = field(default_factory=dict)
     gathers: bool = True
     gathered: Gathered = field(default_factory=Gathered)
 
@@ -202,9 +210,9 @@ def open_call(to: Transaction, call: Call, run: Run | None) -> CallRow:
 
 def add_events(to: Transaction, call: Call, run: Run | None, events: Events) -> None:
     """Add token events behind those that the call has, and keep its counters fresh."""
-    call_id, first = open_call(to, call, run)
-    _gather(to.gathered, call_id, first, events)
-    to.calls[call.uid] = CallRow(call_id, first + len(events.offset_us))
+    call_id, first, missing = open_call(to, call, run)
+    _gather(to.gathered, call_id, first, events, missing)
+    to.calls[call.uid] = CallRow(call_id, first + len(events.offset_us), missing)
     if not to.gathers:
         put_gathered(to)
 
@@ -221,17 +229,17 @@ def put_gathered(to: Transaction) -> None:
 
 def relabel_call(to: Transaction, call: Call, run: Run | None) -> None:
     """Note labels that a call got while it was running."""
-    call_id, _ = open_call(to, call, run)
+    call_id, *_ = open_call(to, call, run)
     update_call(to.connection, call_id, {"labels_json": rows.labels_json(call.labels)})
     _put_labels(to.connection, call_id, call.labels, "ON CONFLICT (call_id, key) DO UPDATE SET value = excluded.value")
 
 
 def close_call(to: Transaction, call: FinishedCall, run: Run | None, end: End) -> None:
     """Note how a call ended, with its parts and stalls."""
-    call_id, _ = open_call(to, call, run)
+    call_id, _, missing = open_call(to, call, run)
     put_gathered(to)  # what follows counts on them
-    ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped}
-    if end.dropped:
+    ours = {"last_event_at": end.last_event_at, "dropped_count": end.dropped + missing}
+    if ours["dropped_count"]:
         ours["events_kept"] = "dropped"
     update_call(to.connection, call_id, rows.finished_row(call) | ours)
     for part in end.halves:
@@ -263,20 +271,23 @@ def add_mark(to: Transaction, mark: Mark) -> None:
 def _add_call(to: Transaction, call: Call) -> CallRow:
     row = rows.call_row(call) | {"process_id": to.process_id}
     added = _insert(to.connection, "llm_calls", row, "ON CONFLICT (uid) DO NOTHING")
+    elsewhere = to.elsewhere.get(call.uid, 0)
     if not added.rowcount:
-        return CallRow(
-            *to.connection.execute(
-                "SELECT id, (SELECT coalesce(max(token_index) + 1, 0) FROM llm_tokens WHERE call_id = llm_calls.id) "
-                "FROM llm_calls WHERE uid = :uid",
-                row,
-            ).fetchone()
-        )
+        call_id, first = to.connection.execute(
+            "SELECT id, (SELECT coalesce(max(token_index) + 1, 0) FROM llm_tokens WHERE call_id = llm_calls.id) "
+            "FROM llm_calls WHERE uid = :uid",
+            row,
+        ).fetchone()
+        return CallRow(call_id, first, max(0, elsewhere - first))
     call_id = int(added.lastrowid or 0)
     _put_labels(to.connection, call_id, call.labels)
-    return CallRow(call_id, 0)
+    if elsewhere:
+        missing = {"event_count": elsewhere, "dropped_count": elsewhere, "events_kept": "dropped"}
+        update_call(to.connection, call_id, missing)
+    return CallRow(call_id, 0, elsewhere)
 
 
-def _gather(gathered: Gathered, call_id: int, first: int, events: Events) -> None:
+def _gather(gathered: Gathered, call_id: int, first: int, events: Events, missing: int) -> None:
     size = len(events.offset_us)
     n_tokens: Iterable[int | None] = map(events.n_tokens.get, range(size)) if events.n_tokens else repeat(None)
     columns = (repeat(call_id), count(first), events.offset_us, events.wait_us, events.part, events.token, n_tokens)
@@ -289,7 +300,7 @@ def _gather(gathered: Gathered, call_id: int, first: int, events: Events) -> Non
         gathered.counters[call_id] = (
             call_id,
             seen + events.seen,
-            events.dropped,
+            events.dropped + missing,
             events.last_event_at or last_event_at,
         )
 

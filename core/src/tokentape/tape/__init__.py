@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -98,15 +99,12 @@ class Tape(Timelines, Stats, Live):
         """Mark what dead processes left running as `lost`, in one short write.
 
         Returns:
-            How many calls were marked; 0 also where the tape cannot be written.
+            How many calls were marked; 0 also where the tape cannot be written, or is damaged: other questions say so.
         """
-        if self.is_newer or self.is_snapshot or not gone_processes(self._connection):
-            return 0
         try:
-            connection = schema.open_for_writing(self.path, busy_ms=MARK_BUSY_MS)
-        except TapeError:
+            if self.is_newer or self.is_snapshot or not gone_processes(self._connection):
+                return 0
+            with closing(schema.open_for_writing(self.path, busy_ms=MARK_BUSY_MS)) as connection:
+                return mark_lost(connection)
+        except (TapeError, sqlite3.DatabaseError):
             return 0
-        try:
-            return mark_lost(connection)
-        finally:
-            connection.close()

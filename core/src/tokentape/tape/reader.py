@@ -123,9 +123,9 @@ class Reader:
         except sqlite3.DatabaseError as error:
             if schema.is_busy(error):
                 raise schema.locked(self._name) from error
-            raise TapeError(
-                f"{self._name} cannot be read ({error}); if that stays so, recover it with: sqlite3 FILE .recover"
-            ) from error
+            if schema.is_damage(error):
+                raise schema.damaged(self._name, error) from error
+            raise TapeError(f"{self._name} cannot be read ({error}); try again, or see tokentape status") from error
 
 
 def file_of(connection: sqlite3.Connection) -> Path:

@@ -1,0 +1,61 @@
+"""The pages of a tape that say where its tables are, put in place of damaged ones.
+
+Every tape of one format begins with the same ones: its tables are made in the same order in an empty file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+# Of SQLite's file format: an inner page of a table's tree, and where things are on a page and in the header.
+_INNER: Final = 0x05
+SIZE: Final = 100
+_BEGINNING: Final = b"SQLite format 3\0"
+_FORMAT: Final = slice(60, 64)
+_PAGE_SIZE: Final = slice(16, 18)
+_PAGE_COUNT: Final = slice(28, 32)
+_FREE_PAGES: Final = slice(32, 40)
+
+
+def format_of(header: bytes) -> int:
+    """What stands in `user_version`; 0 where the header is damaged itself."""
+    return int.from_bytes(header[_FORMAT]) if header.startswith(_BEGINNING) else 0
+
+
+def transplant(healthy: Path, damaged: Path) -> None:
+    """Overwrite the pages of the schema with those of another tape, which is empty, of the same format.
+
+    Args:
+        healthy: a tape that is closed.
+        damaged: a copy; what else is in it stays.
+    """
+    pages = healthy.read_bytes()
+    size = int.from_bytes(pages[_PAGE_SIZE])
+    with damaged.open("r+b") as file:
+        count = os.fstat(file.fileno()).st_size // size
+        for number in _schema_pages(pages, size):
+            page = bytearray(pages[(number - 1) * size : number * size])
+            if number == 1:
+                page[_PAGE_COUNT] = count.to_bytes(4)
+                page[_FREE_PAGES] = bytes(8)  # whichever are free, nobody looks for them in a copy
+            file.seek((number - 1) * size)
+            file.write(page)
+
+
+def _schema_pages(pages: bytes, size: int) -> list[int]:
+    """Numbers of the pages of the tree that begins on page 1."""
+    found, waiting = [], [1]
+    while waiting:
+        number = waiting.pop()
+        found.append(number)
+        page = pages[(number - 1) * size : number * size]
+        begin = SIZE if number == 1 else 0
+        if page[begin] == _INNER:
+            cells = int.from_bytes(page[begin + 3 : begin + 5])
+            waiting.append(int.from_bytes(page[begin + 8 : begin + 12]))
+            for at in range(begin + 12, begin + 12 + 2 * cells, 2):
+                cell = int.from_bytes(page[at : at + 2])
+                waiting.append(int.from_bytes(page[cell : cell + 4]))
+    return found
