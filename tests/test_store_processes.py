@@ -207,8 +207,15 @@ def test_a_batch_of_many_calls_takes_as_few_statements_as_one_of_a_single_call(t
     store.tokentape_shutdown()
 
     assert statements == [
-        *["BEGIN IMMEDIATE", "INSERT INTO llm_parts", "INSERT INTO llm_tokens", "WITH came AS", "COMMIT"],
-        *["BEGIN IMMEDIATE", "INSERT INTO llm_tokens", "WITH came AS", "COMMIT"],
+        *[
+            "BEGIN IMMEDIATE",
+            "PRAGMA user_version",
+            "INSERT INTO llm_parts",
+            "INSERT INTO llm_tokens",
+            "WITH came AS",
+            "COMMIT",
+        ],
+        *["BEGIN IMMEDIATE", "PRAGMA user_version", "INSERT INTO llm_tokens", "WITH came AS", "COMMIT"],
     ]
     assert query(store.path, "SELECT count(*), min(event_count), max(event_count) FROM llm_calls") == [(50, 2, 2)]
     assert query(store.path, "SELECT group_concat(token) AS text, count(*) FROM llm_tokens GROUP BY call_id") == (
