@@ -71,6 +71,7 @@ class Rig:
         self._begin()
 
     def _begin(self) -> None:
+        self.db.touch(mode=0o600)
         self.db.write_bytes(_empty_tape())
         self.server.start()
         self.record()
