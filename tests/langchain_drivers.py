@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import openai
-from langchain_anthropic import ChatAnthropic
 from langchain_openai import ChatOpenAI
 
 from hostile_chunks import CHAT
@@ -26,8 +25,10 @@ def chat_model(url: str, **options: Any) -> ChatOpenAI:
     return ChatOpenAI(**{"model": MODEL, "base_url": url, "api_key": "none", "max_retries": 0} | own | options)
 
 
-def anthropic_model(origin: str, **options: Any) -> ChatAnthropic:
+def anthropic_model(origin: str, **options: Any) -> Any:
     """A chat model of Anthropic's messages at this origin."""
+    from langchain_anthropic import ChatAnthropic  # which is not there beside every version of other packages
+
     return ChatAnthropic(**{"model": MODEL, "base_url": origin, "api_key": "none", "max_retries": 0} | options)
 
 

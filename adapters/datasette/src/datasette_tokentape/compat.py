@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,13 +59,12 @@ def open_datasette(
         metadata: as 0.65 takes it, queries among it.
         allow: who may see anything; None for everybody.
     """
-    # First: it loads Datasette's own plugins, and this module is one of them, which is not to be found half imported.
-    from datasette import handle_exception
     from datasette.app import Datasette
 
     # Where rich is installed, Datasette prints what every local variable holds, tokens among it, for each page that is
-    # not found.
-    handle_exception.rich = None
+    # not found. Imported by name, and so after the application: that loads Datasette's own plugins, of which this is
+    # one, and a module that is half imported by then answers for nothing.
+    import_module("datasette.handle_exception").rich = None  # type: ignore[attr-defined]
     allowed = {} if allow is None else {"allow": dict(allow)}
     more: dict[str, Any] = {"metadata": {**metadata, **allowed}, "settings": dict(settings)}
     if "config" in inspect.signature(Datasette).parameters:
