@@ -70,6 +70,9 @@ def test_a_number_is_explained_to_the_keyboard(base, plain):
     definition = plain.locator("#tile-decode")
 
     assert definition.is_visible()
+    word, box = plain.locator("[popovertarget=tile-decode]").bounding_box(), definition.bounding_box()
+    assert abs(box["y"] - word["y"] - word["height"]) < 20
+    assert abs(box["x"] - word["x"]) < 20
     assert "(Ns - n1) / (cm - c1)" in definition.inner_text()
     assert "Ns: output tokens, without reasoning" in definition.inner_text()
     plain.keyboard.press("Escape")
