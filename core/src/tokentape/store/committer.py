@@ -301,7 +301,8 @@ class Committer:
         to = writes.Transaction(
             connection, process_id, ChainMap({}, self._calls), ChainMap({}, self._runs), self._elsewhere, gathers
         )
-        if is_first:
+        # Before the first commit all that is under way is held, in the order it began.
+        if is_first and self.last_commit_at is not None:
             self._go_on(to)
         return to
 

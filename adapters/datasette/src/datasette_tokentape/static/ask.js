@@ -1,6 +1,4 @@
-/** How the pages get their numbers: from the API on this server. */
-
-/** Asks the API at an element's `data-api`, about the tape of its `data-query`. */
+/** Asks the API, at an element's `data-api`, about the tape of its `data-query`. */
 export async function ask({ dataset }, path, parameters) {
   const query = new URLSearchParams(dataset.query);
   for (const [name, value] of Object.entries(parameters ?? {})) query.set(name, value);

@@ -8,7 +8,7 @@ import { paced } from "./player.js";
 
 const COLUMNS = ["#", "event", "kind", "at (ms)", "delta", "waited"];
 const COPIED = "token_index\ttoken\tkind\ttimestamp_ms\tdelta_ms\twait_ms";
-/** Lines beyond the edges of what is in view. */
+/** Lines beyond the view. */
 const SPARE = 4;
 const FOLLOW_MS = 80;
 const SHOWN = 200;
