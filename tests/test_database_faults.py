@@ -31,6 +31,14 @@ UNCOUNTED = (
 )
 
 
+def fork() -> None:
+    """After a fork the tape is opened anew, as another process would open it."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "tape.db"
@@ -339,11 +347,7 @@ def test_a_damaged_tape_is_set_aside_and_recording_goes_on_to_a_new_one(recordin
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             spoil(path)
             spoiled = path.read_bytes()
-        # After a fork the tape is opened anew, as another process would.
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
+        fork()
         streamed.read(5)
         streamed.end()
         assert tokentape.flush(20), store()
@@ -372,10 +376,7 @@ def test_a_write_ahead_log_that_is_overwritten_costs_what_was_only_there(recordi
         with suppress(sqlite3.DatabaseError):
             other.execute("UPDATE processes SET name = name")
             other.commit()
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    os.waitpid(pid, 0)
+    fork()
     streamed.read(5)
     streamed.end()
     assert tokentape.flush(20), store()

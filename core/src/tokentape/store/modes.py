@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..settings import default_db
+from .files import SIDES
 
 
 def open_to_others(path: Path) -> list[str]:
@@ -20,7 +21,7 @@ def open_to_others(path: Path) -> list[str]:
 
 
 def _commands(path: Path) -> Iterator[str]:
-    for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+    for file in (Path(f"{path}{side}") for side in SIDES):
         if _mode(file) & 0o077:
             yield f"chmod 600 {file}"
     folder = path.absolute().parent
