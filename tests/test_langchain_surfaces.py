@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import AsyncCallbackHandler, manager
 from langchain_core.globals import set_llm_cache
 from langchain_core.messages import HumanMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -214,6 +215,36 @@ def test_what_the_program_sees_is_the_same(model: Model, server: ProviderServer,
     tokentape.enable(db=tmp_path / "tape.db")
     again = chat_model(server.url)
     assert (seen(again), asyncio.run(events(again))) == plain
+
+
+class Listener(AsyncCallbackHandler):
+    """A program's own."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
+        self.heard.append(token)
+
+
+async def test_a_listener_of_the_programs_own_hears_what_we_do(model: Model, tape: TapeReader) -> None:
+    listener = Listener()
+    await drained(model.astream("Hi", {"callbacks": [listener]}))
+    assert [text for text in listener.heard if text] == ["Hel", "lo"]
+    assert [row["token"] for row in tape.tokens()] == ["Hel", "lo"]
+
+
+async def test_tokens_that_nobody_else_listens_to_spare_langchains_dispatch(
+    model: Model, tape: TapeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dispatched(*args: Any, **kwargs: Any) -> None:
+        assert "on_llm_new_token" not in args
+        await ahandle_event(*args, **kwargs)
+
+    ahandle_event = manager.ahandle_event
+    monkeypatch.setattr(manager, "ahandle_event", dispatched)
+    await drained(model.astream("Hi"))
+    assert [row["token"] for row in tape.tokens()] == ["Hel", "lo"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -19,6 +19,7 @@ from tokentape.patching import PatchSet
 from tokentape.recorder import Recorder
 
 from .cancellation import ends_cancelled
+from .dispatch import straight_to
 
 if TYPE_CHECKING:
     from .handler import Handler
@@ -75,6 +76,7 @@ class Switch:
         with faults.guard("langchain adapter", "everything that langchain_core runs"):
             if name == _MODELS_MODULE:
                 patches.wrap(module, "BaseChatModel.agenerate", ends_cancelled(self._end_cancelled))
+                patches.wrap(module, "AsyncCallbackManagerForLLMRun.on_llm_new_token", straight_to(self.get))
             else:
                 self._hand_out(module, recorder, patches)
 
