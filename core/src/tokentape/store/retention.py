@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -212,26 +213,27 @@ class Retention:
     def _next_spans(self, connection: sqlite3.Connection) -> list[_Span] | None:
         """What to remove next, the oldest first, not more than one slice; None where no event can go any more."""
         wanted = {"started_us": self._place.started_us, "id": self._place.call_id, "limit": CALLS_LOOKED_AT}
-        found = connection.execute(_CALLS, wanted | {"ends": KEPT_AT_ENDS}).fetchall()
-        if not found:
-            return self._begin_again()
-        room, spans = self._slice_pages * EVENTS_PER_PAGE, list[_Span]()
+        room, spans, found = self._slice_pages * EVENTS_PER_PAGE, list[_Span](), False
         if is_crowded():
             # Each statement waits for its turn on the interpreter, whatever it does.
             room *= CROWDED
-        for call_id, started_us, last_index, can_be_thinned in found:
-            first, last = self._place.next_index, (last_index or 0) - KEPT_AT_ENDS
-            if can_be_thinned and first <= last:
-                until = min(last, first + room - 1)
-                spans.append(_Span(call_id, first, until))
-                room -= until - first + 1
-                if until < last:
-                    self._place = self._place._replace(next_index=until + 1)
+        # Read no further than needed: each row takes SQLite a moment, and no moment is long enough for others.
+        with closing(connection.execute(_CALLS, wanted | {"ends": KEPT_AT_ENDS})) as calls:
+            for call_id, started_us, last_index, can_be_thinned in calls:
+                found = True
+                first, last = self._place.next_index, (last_index or 0) - KEPT_AT_ENDS
+                if can_be_thinned and first <= last:
+                    until = min(last, first + room - 1)
+                    spans.append(_Span(call_id, first, until))
+                    room -= until - first + 1
+                    if until < last:
+                        self._place = self._place._replace(next_index=until + 1)
+                        break
+                self._place = _Place(started_us, call_id)
+                if room <= 0:
                     break
-            self._place = _Place(started_us, call_id)
-            if room <= 0:
-                break
-        return spans
+                give_way()
+        return spans if found else self._begin_again()
 
     def _begin_again(self) -> list[_Span] | None:
         now_s = time.monotonic()
