@@ -37,7 +37,7 @@ demo: $(VENV)/runtime ## record real SDK streams from a local server, and show w
 test: $(VENV)/dev ## run the tests (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-nightly: $(VENV)/dev ## run the tests that take longer than a minute each (ARGS="-k name" for some)
+nightly: $(VENV)/dev ## run the tests that take long (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -m nightly --verbose --capture no $(ARGS)
 
 check: $(VENV)/dev ## lint, format, types, floors, specifications (needs npx)

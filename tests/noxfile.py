@@ -97,7 +97,7 @@ def oldest(session: nox.Session) -> None:
 @nox.parametrize("name", [nox.param(folder.name, id=folder.name) for folder in PROJECTS])
 def alone(session: nox.Session, name: str) -> None:
     """One distribution in a bare environment, which the tests make."""
-    run_tests(session, *files("test_alone"), "-k", f"[{name}]", python=sys.executable)
+    run_tests(session, *files("test_alone"), "-m", "", "-k", f"[{name}]", python=sys.executable)
 
 
 def install(session: nox.Session, adapters: Iterable[Path], versions: Mapping[str, str], *requirements: str) -> None:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from tokentape.recording import KNOWN_SDKS
 pytestmark = pytest.mark.must_run
 
 SMOKE = Path(__file__).parent / "smoke.py"
+# An environment takes ten seconds and more: those of one adapter stand for the others here, which `make matrix` has.
+STANDING_FOR_ALL = {"core", "openai", "api", "datasette", "all"}
 EXTRAS = {sdk: distribution.removeprefix("tokentape-") for sdk, distribution in KNOWN_SDKS.items()}
 READ_BACK = """
 import sqlite3
@@ -62,10 +65,15 @@ class Alone:
         return said
 
 
+def by_name(value: Any, name: str) -> Any:
+    """A parameter of this name, left to the matrix unless it stands for others."""
+    return pytest.param(value, id=name, marks=() if name in STANDING_FOR_ALL else pytest.mark.matrix)
+
+
 RECORDING = [folder for folder in PROJECTS if folder.name in {"core", *EXTRAS.values()}]
 
 
-@pytest.fixture(scope="module", params=[pytest.param(folder, id=folder.name) for folder in RECORDING])
+@pytest.fixture(scope="module", params=[by_name(folder, folder.name) for folder in RECORDING])
 def alone(request: pytest.FixtureRequest, built: dict[Path, Built], tmp_path_factory: pytest.TempPathFactory) -> Alone:
     """Each distribution, an adapter with the core that it needs."""
     folder = tmp_path_factory.mktemp("alone")
@@ -94,7 +102,7 @@ def test_it_names_every_sdk_that_it_does_not_record(alone: Alone) -> None:
     assert summary.startswith("1 call, ")
 
 
-@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+@pytest.mark.parametrize("sdk", [by_name(sdk, sdk) for sdk in ("openai", "anthropic")])
 def test_the_line_that_it_names_is_the_one_that_helps(sdk: str, built: dict[Path, Built], tmp_path: Path) -> None:
     python = bare_environment(tmp_path / "env", str(built[ROOT / "core"].wheel), sdk)
     shutil.copy(SMOKE, tmp_path)
@@ -107,7 +115,9 @@ def test_the_line_that_it_names_is_the_one_that_helps(sdk: str, built: dict[Path
     assert summary.startswith("1 call, slowest first token ")
 
 
-@pytest.mark.parametrize("extra", PROJECTS[ROOT / "core"]["project"]["optional-dependencies"])
+@pytest.mark.parametrize(
+    "extra", [by_name(extra, extra) for extra in PROJECTS[ROOT / "core"]["project"]["optional-dependencies"]]
+)
 def test_an_extra_installs_its_adapter(extra: str, built: dict[Path, Built], tmp_path: Path) -> None:
     python = bare_environment(tmp_path / "env", f"{built[ROOT / 'core'].wheel}[{extra}]", built=built)
     names = json.loads(run(python, "-I", "-c", INSTALLED, cwd=tmp_path))
