@@ -323,3 +323,45 @@ def test_nothing_is_patched_before_recording_is_on(tmp_path: Path) -> None:
     done = Program(tmp_path, code).run()
     assert (done.returncode, done.stdout, done.stderr) == (0, "function\nfunction\n1\n", "")
     assert not (tmp_path / "tape.db").exists()
+
+
+OTHER_TOOL = """
+import functools as standard, wrapt as library
+
+def functools(method):
+    @standard.wraps(method)
+    def patched(*args, **kwargs):
+        seen.append(method.__name__)
+        return method(*args, **kwargs)
+    return patched
+
+def wrapt(method):
+    def patched(wrapped, instance, args, kwargs):
+        seen.append(method.__name__)
+        return wrapped(*args, **kwargs)
+    return library.FunctionWrapper(method, patched)
+"""
+
+
+@pytest.mark.scenario("adapters/Another tool below")
+@pytest.mark.parametrize("how", ["functools", "wrapt"])
+def test_a_tool_that_patched_first_is_named_and_works_on(
+    how: str, server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tool: dict[str, Any] = {"__name__": "acme_tracing.patches", "seen": []}
+    exec(OTHER_TOOL, tool)
+    monkeypatch.setattr(_base_client.BaseClient, "_build_request", tool[how](_base_client.BaseClient._build_request))
+    caplog.set_level("INFO", "tokentape")
+
+    tokentape.enable(db=tmp_path / "tape.db", plugins=["openai"])
+    read(server)
+    (patches,) = tokentape.status()["patches"]
+    assert patches["patched_before"] == {"openai._base_client.BaseClient._build_request": "acme_tracing"}
+    assert set(patches["patched"]) == SEAMS
+    (line,) = [record.message for record in caplog.records if "before" in record.message]
+    assert line == (
+        "openai adapter: acme_tracing had patched openai._base_client.BaseClient._build_request before; "
+        "what it calls is recorded, and it works on."
+    )
+    assert tool["seen"] == ["_build_request"]
+    assert [row["token"] for row in TapeReader(tmp_path / "tape.db").tokens()] == ["Hel", "lo"]

@@ -26,6 +26,7 @@ class _Patch:
     name: str
     original: Any
     wrapper: Any
+    tool: str | None
 
     @property
     def target(self) -> str:
@@ -70,7 +71,15 @@ class PatchSet:
             return
         wrapped = wrapt.FunctionWrapper(original, wrapper, enabled=self._is_active)
         setattr(owner, name, wrapped)
-        self._patches.append(_Patch(owner, name, original, wrapped))
+        patch = _Patch(owner, name, original, wrapped, _tool_of(original, owner))
+        self._patches.append(patch)
+        if patch.tool is not None:
+            faults.logger.info(
+                "%s adapter: %s had patched %s before; what it calls is recorded, and it works on.",
+                self.adapter,
+                patch.tool,
+                patch.target,
+            )
 
     def undo(self) -> None:
         """Restore every original that is still under our patch, and make the others inert."""
@@ -83,19 +92,34 @@ class PatchSet:
             _sets.remove(self)
 
     def report(self) -> dict[str, Any]:
-        """What is patched, missing, and wrapped over by somebody else, for `status()`."""
+        """What is patched, missing, and what of it somebody else has patched before or after us, for `status()`."""
         return {
             "adapter": self.adapter,
             "sdk": self.sdk,
             "problem": self.problem,
             "patched": [p.target for p in self._patches if p.in_place and self._active],
             "missing": list(self.missing),
+            "patched_before": {p.target: p.tool for p in self._patches if p.tool is not None},
             # Once undone, what is left of ours is under another tool's, or was when it could not be taken away.
             "wrapped_over": [p.target for p in self._patches if not (p.in_place and self._active)],
         }
 
     def _is_active(self) -> bool:
         return self._active
+
+
+def _tool_of(original: Any, owner: Any) -> str | None:
+    """The package of another tool that a method comes from; None for the SDK's own."""
+    # What it wraps lends a wrapper its names, but not the globals of its code.
+    code = original._self_wrapper if isinstance(original, wrapt.FunctionWrapper) else original
+    package, home = (name.partition(".")[0] for name in (_home(code), owner.__module__))
+    return None if package in {"", home} else package
+
+
+def _home(code: Any) -> str:
+    """Module in which a function, or a method, was written."""
+    name = getattr(getattr(code, "__func__", code), "__globals__", {}).get("__name__")
+    return name if isinstance(name, str) else ""
 
 
 _sets: list[PatchSet] = []

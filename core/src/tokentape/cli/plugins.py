@@ -28,8 +28,8 @@ def command(db: str | None, as_json: bool) -> None:
 
     Of each: name, version, hooks, state, reason, and the SDK that it connects with its version.
 
-    States: active; unsupported (the SDK is outside the range the adapter supports); skipped (it could not be loaded);
-    failed (it raised an error); missing (the SDK is installed, its adapter is not).
+    States: active; unsupported (the SDK is not installed, or outside the range the adapter supports); skipped (it could
+    not be loaded); failed (it raised an error); missing (the SDK is installed, its adapter is not).
     """
     print_json(report())
 
@@ -72,8 +72,10 @@ def _with_sdk(row: dict[str, Any]) -> dict[str, Any]:
     found = _installed_version(sdk) if sdk is not None else None
     row |= {"sdk": sdk, "sdk_version": found}
     if sdk is not None and row["state"] == "active":
+        if found is None:
+            return row | {"state": "unsupported", "reason": f'{sdk} is not installed; pip install "{sdk}{supported}"'}
         try:
-            patching.require(row["name"], sdk, found or "none", supported)
+            patching.require(row["name"], sdk, found, supported)
         except UnsupportedSDK as problem:
             row |= {"state": "unsupported", "reason": str(problem)}
     return row
