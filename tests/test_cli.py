@@ -645,17 +645,18 @@ def with_plugins(folder: Path, *arguments: str, **environment: str) -> subproces
 
 @pytest.fixture
 def plugins(tmp_path: Path) -> Path:
-    """A folder with an adapter that works, one for an older SDK, and one that cannot be imported."""
+    """A folder with adapters: one that works, for an older SDK, without its SDK, and one that cannot be imported."""
     folder = tmp_path / "plugins"
     installed(folder, "goodsdk", "2.5")
     installed(folder, "newsdk", "4.0.1")
     installed(folder, "tape-good", "1.0", "good_adapter", "goodsdk<3,>=2", "good")
     installed(folder, "tape-old", "1.1", "good_adapter:old", "newsdk (>=2,<4)", "old")
+    installed(folder, "tape-lone", "1.3", "good_adapter:lone", "nosdk>=2,<4", "lone")
     installed(folder, "tape-broken", "1.2", "broken_adapter", plugin="broken")
     (folder / "good_adapter.py").write_text(
         "import types, tokentape\n"
         "@tokentape.hookimpl\ndef tokentape_shutdown(): pass\n"
-        "old = types.SimpleNamespace(tokentape_shutdown=tokentape_shutdown)\n"
+        "old, lone = (types.SimpleNamespace(tokentape_shutdown=tokentape_shutdown, of=of) for of in range(2))\n"
     )
     (folder / "broken_adapter.py").write_text("import not_installed_at_all\n")
     return folder
@@ -679,6 +680,7 @@ def test_adapters_are_told_apart(plugins: Path, tmp_path: Path) -> None:
     status = with_plugins(plugins, "status").stdout.splitlines()
     assert "good 1.0 (goodsdk 2.5) active" in status
     assert f"old 1.1 (newsdk 4.0.1) unsupported: {reason}" in status
+    assert 'lone 1.3 unsupported: nosdk is not installed; pip install "nosdk>=2,<4"' in status
     assert "broken skipped: ModuleNotFoundError: No module named 'not_installed_at_all'" in status
 
 
