@@ -87,9 +87,7 @@ def oldest(session: nox.Session) -> None:
     """The first version that each distribution says it works with."""
     # The newest that work with openai 2.0.0, pluggy 1.5 and fastapi 0.130.
     versions = lower_bounds() | {"langchain-openai": "1.1.9", "pytest": "9.1.1", "starlette": "0.52.1"}
-    # Datasette 0.65.0 imports `pkg_resources` without asking for what has it.
-    versions |= {"setuptools": "80.9.0"}
-    install(session, [folder for folder in PROJECTS if folder != CORE], versions, *FOR_EVERYTHING, "setuptools")
+    install(session, [folder for folder in PROJECTS if folder != CORE], versions, *FOR_EVERYTHING)
     run_tests(session, *EVERYTHING, UNTRACED)
 
 
