@@ -75,16 +75,16 @@ def test_no_file_of_a_tape_is_ever_open_to_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "to", "command"),
     [
-        ("tape.db", 0o640, "chmod 600 {}/tape.db"),
-        ("tape.db", 0o604, "chmod 600 {}/tape.db"),
-        ("", 0o770, "chmod 700 {}"),
-        ("", 0o702, "chmod 700 {}"),
+        ("tape.db", 0o640, "chmod 600 '{}/tape.db'"),
+        ("tape.db", 0o604, "chmod 600 '{}/tape.db'"),
+        ("", 0o770, "chmod 700 '{}'"),
+        ("", 0o702, "chmod 700 '{}'"),
     ],
 )
 def test_a_tape_that_others_can_read_is_named_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changed: str, to: int, command: str
 ) -> None:
-    folder = tmp_path / "data"
+    folder = tmp_path / "my data"
     path = folder / "tape.db"
     schema.open_for_writing(path).close()
     (folder / changed).chmod(to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,12 @@ def open_to_others(path: Path) -> list[str]:
 def _commands(path: Path) -> Iterator[str]:
     for file in (Path(f"{path}{side}") for side in SIDES):
         if _mode(file) & 0o077:
-            yield f"chmod 600 {file}"
+            yield f"chmod 600 {shlex.quote(str(file))}"
     folder = path.absolute().parent
     mode = _mode(folder)
     # Our own is nobody's business; in another one the names of files may be known, as long as the files are closed.
     if mode & (0o077 if folder == default_db().parent else 0o022) and not mode & stat.S_ISVTX:
-        yield f"chmod 700 {folder}"
+        yield f"chmod 700 {shlex.quote(str(folder))}"
 
 
 def _mode(path: Path) -> int:
