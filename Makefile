@@ -34,8 +34,9 @@ help: ## list what make can do
 demo: $(VENV)/runtime ## record real SDK streams from a local server, and show what the tape says
 	@$(BIN)/tokentape demo $(ARGS)
 
+# Half of the time tests wait for streams: three processes keep two cores busy.
 test: $(VENV)/dev ## run the tests (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 nightly: $(VENV)/dev ## run the tests that take long (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -m nightly --verbose --capture no $(ARGS)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 STRIDE: Final = 4
+_CANCEL_SCOPE: Final = ("Cancelled by cancel scope", "Cancelled via cancel scope")
 
 
 @dataclass(slots=True)
@@ -330,7 +331,7 @@ class CallRecorder:
         if self.http_status is None:
             code = getattr(exc, "status_code", None)
             self.http_status = code if isinstance(code, int) else None
-        self.end(status, type(exc).__qualname__, str(exc) or None, at_ns)
+        self.end(status, type(exc).__qualname__, _message_of(exc), at_ns)
 
     def closed(self, *, dropped: bool = False) -> None:
         """The transport's byte stream was closed, or collected: the program stopped reading.
@@ -418,6 +419,12 @@ def _cancellation() -> BaseException | None:
     loop = asyncio._get_running_loop() if asyncio is not None else None
     task = asyncio.current_task(loop) if asyncio is not None and loop is not None else None
     return asyncio.CancelledError() if asyncio is not None and task is not None and task.cancelling() else None
+
+
+def _message_of(exc: BaseException) -> str | None:
+    message = str(exc)
+    # What anyio cancels with tells of its own objects, with addresses and paths, and nothing of why.
+    return None if not message or message.startswith(_CANCEL_SCOPE) else message
 
 
 def _status_of(exc: BaseException) -> Status:

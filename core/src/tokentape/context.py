@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .models import CONTENT_LEVELS, ContentLevel
-from .settings import label_text
+from .settings import text_of
 
 if TYPE_CHECKING:
     from .call import CallRecorder
@@ -80,7 +80,7 @@ def label(**labels: Any) -> Any:
     Raises:
         TypeError: a value is none of these.
     """
-    return setting(LABELS, {**LABELS.get(), **{key: label_text(key, value) for key, value in labels.items()}})
+    return setting(LABELS, {**LABELS.get(), **{key: text_of(f"label {key}", value) for key, value in labels.items()}})
 
 
 def content(level: ContentLevel) -> Any:

@@ -16,6 +16,7 @@ from .clock import SYSTEM_CLOCK
 from .ids import new_uid
 from .models import Mark, Run, Status
 from .recorder import Recorder, active
+from .settings import text_of
 
 
 class RunHandle:
@@ -100,8 +101,11 @@ def run(name: str, metadata: Mapping[str, Any] | None = None) -> RunHandle:
 
     Returns:
         A context manager, `with` or `async with`, that gives the run; `run.uid` is its public id.
+
+    Raises:
+        TypeError: the name is no text, and has none.
     """
-    return RunHandle(name, metadata)
+    return RunHandle(text_of("name of a run", name), metadata)
 
 
 def current_run() -> RunHandle | None:
@@ -122,11 +126,14 @@ class mark:  # noqa: N801 - reads as a statement: `with tokentape.mark("search")
     Args:
         name: which tool, retrieval or node; arguments and results do not belong here.
         kind: `tool`, `retriever`, `node`, or a word of your own.
+
+    Raises:
+        TypeError: one of them is no text, and has none.
     """
 
     def __init__(self, name: str, kind: str = "tool") -> None:
-        self._name = name
-        self._kind = kind
+        self._name = text_of("name of a mark", name)
+        self._kind = text_of("kind of a mark", kind)
         self._started: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:

@@ -116,8 +116,11 @@ def parse_labels(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def label_text(key: object, value: object) -> str:
-    """The text of a label's value.
+def text_of(what: str, value: object) -> str:
+    """The text of a label's value, or of a name.
+
+    Args:
+        what: it is, for the error.
 
     Raises:
         TypeError: it has none: only text, numbers and objects with a text of their own do.
@@ -125,7 +128,7 @@ def label_text(key: object, value: object) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     if type(value).__str__ is object.__str__ or isinstance(value, bytes | bytearray):
-        raise TypeError(f"label {key}: expected a text, got {type(value).__name__}")
+        raise TypeError(f"{what}: expected a text, got {type(value).__name__}")
     return str(value)
 
 
@@ -189,7 +192,7 @@ def _labels(value: Any) -> dict[str, str]:
         return parse_labels(value)
     given = dict(value)
     try:
-        return {str(key): label_text(key, text) for key, text in given.items()}
+        return {str(key): text_of(f"label {key}", text) for key, text in given.items()}
     except TypeError as refusal:
         raise SettingsError(str(refusal)) from None
 

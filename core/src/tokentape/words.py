@@ -137,6 +137,9 @@ def outcome(call: Row) -> str:
         said += f" ({call['finish_reason']})"
     if call["duration_ms"] is not None:
         said += f" after {duration(call['duration_ms'])}"
+    if call["status"] == "lost":
+        last = call["last_token_latency_ms"]
+        said += f": its process has gone; {'nothing had come' if last is None else f'last event at {duration(last)}'}"
     problem = ": ".join(str(call[column]) for column in ("error_type", "error_message") if call[column])
     http = f" (HTTP {call['http_status']})" if problem and call["http_status"] else ""
     return f"{said}: {problem}{http}" if problem else said

@@ -10,7 +10,7 @@ import click
 
 from .. import words
 from ..models import FINAL_STATUSES
-from .options import db_option, example, json_option, label_option, opened
+from .options import db_option, example, json_option, label_option, opened, run_uid
 from .terminal import console, note, one_line, print_json
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ SHORT_UID: Final = 14
 TEXT_FROM: Final = 120
 WHOLE_UID_FROM: Final = 140
 MODEL_WIDTH: Final = 24
+RUN_WIDTH: Final = 20
 
 
 @click.command("list", epilog=example("tokentape list -n 5 --status error --label env=prod"))
@@ -36,20 +37,27 @@ MODEL_WIDTH: Final = 24
 @click.option("-n", "limit", type=click.IntRange(min=1), default=20, show_default=True, help="How many at the most.")
 @label_option("Only calls with this label; may be given several times.")
 @click.option("--status", type=click.Choice(["running", *FINAL_STATUSES]), help="Only calls with this status.")
+@click.option("--run", metavar="RUN", help="Only calls of this run, and of the runs inside it.")
 @click.option("--model", metavar="NAME", help="Only calls that asked for this model, or were answered by it.")
 @json_option
 def command(
-    db: str | None, limit: int, labels: dict[str, str], status: str | None, model: str | None, as_json: bool
+    db: str | None,
+    limit: int,
+    labels: dict[str, str],
+    status: str | None,
+    run: str | None,
+    model: str | None,
+    as_json: bool,
 ) -> None:
     """List the newest calls. Times are UTC."""
     with opened(db) as tape:
-        calls = tape.calls(limit, labels=labels, status=status, model=model)
+        calls = tape.calls(limit, labels=labels, status=status, model=model, run=run_uid(tape, run))
     if as_json:
         print_json(calls)
     elif calls:
         print_table(calls)
     if not calls:
-        asked = labels or status or model
+        asked = labels or status or run or model
         note("No call is like that; see: tokentape list" if asked else "No call is recorded yet: tokentape run app.py")
 
 
@@ -68,16 +76,21 @@ def _table(calls: Sequence[Mapping[str, Any]], width: int, fills_width: bool) ->
     table = Table(box=None, pad_edge=False, header_style="bold", padding=apart, expand=fills_width)
     # Where a framework's calls are among them, each is told from the requests it made.
     has_layers = any(call["layer"] == "framework" for call in calls)
+    # Where there are several runs, such as one for each request to a server.
+    has_runs = has_text and len({call["run_name"] for call in calls}) > 1
     for heading in ("uid", "when", *(("layer",) if has_layers else ()), "status", "first", "rate", "longest gap"):
         table.add_column(heading, no_wrap=True)
     if has_text:
         table.add_column("model", no_wrap=True, overflow="ellipsis", max_width=MODEL_WIDTH if fills_width else None)
+    if has_runs:
+        table.add_column("run", no_wrap=True, overflow="ellipsis", max_width=RUN_WIDTH if fills_width else None)
     # The last column takes what the others leave of a terminal.
     table.add_column("text" if has_text else "model", no_wrap=True, overflow="ellipsis", ratio=1)
     digits = None if width >= WHOLE_UID_FROM else _distinct([call["uid"] for call in calls])
     for call in calls:
         status = Text(call["status"], STYLES.get(call["status"], ""))
-        names = [one_line(call[column] or "") for column in ("model", "text_start")[: 1 + has_text]]
+        shown = ("model", *(("run_name",) if has_runs else ()), *(("text_start",) if has_text else ()))
+        names = [one_line(call[column] or "") for column in shown]
         # Text, so that nothing in it is taken for markup.
         said = map(Text, [*_numbers(call), *names])
         layer = [call["layer"]] if has_layers else []

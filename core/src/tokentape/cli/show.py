@@ -118,8 +118,10 @@ def _statistics(call: Row, stalls: Sequence[Row]) -> Iterator[str]:
 def _drawn(call: Row, events: Sequence[Event], stalls: Sequence[Row], width: int) -> Drawing:
     if call["duration_ms"] is not None:
         end_us = int(call["duration_ms"] * 1000)
-    else:
+    elif call["status"] == "running":
         end_us = max(events[-1].offset_us, time.time_ns() // 1000 - call["started_unix_us"])
+    else:
+        end_us = events[-1].offset_us  # lost: nobody knows for how long it went on
     by_hand = not any(event.wait_us for event in events)
     arrivals = [(event.offset_us, event.wait_us) for event in events]
     indexes = [event.token_index for event in events]

@@ -80,7 +80,7 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
     rows = tape["rows"]
     yield f"{words.size(tape['bytes'])}: " + ", ".join(words.plural(rows[table], noun) for table, noun in _COUNTED)
     dropped = tape["dropped_events"]
-    yield f"{dropped:,} token events dropped" if dropped else "No token event was dropped."
+    yield f"{words.plural(dropped, 'token event')} dropped" if dropped else "No token event was dropped."
     if tape["network_file_system"]:
         yield f"On a network file system ({tape['network_file_system']}): the tape may be damaged; use a local disk."
     for path in tape["set_aside"]:
@@ -91,8 +91,8 @@ def _tape_lines(tape: dict[str, Any]) -> Iterator[str]:
         yield f"To keep the tape at its size token events of {words.plural(thinned, 'call')} were removed."
     if tape["bytes"] > tape["max_mb"] * MB:
         yield (
-            f"It is larger than max_mb={tape['max_mb']}: while something records, token events of its oldest calls go; "
-            "for more room: tokentape forget --before DATE"
+            f"It is larger than max_mb={tape['max_mb']}: while something records, token events of its calls go, the "
+            "oldest first; for more room raise max_mb, or: tokentape forget --before DATE"
         )
 
 

@@ -113,6 +113,7 @@ class Committer:
         self._connection: sqlite3.Connection | None = None
         self._file: files.Identity | None = None
         self._tried: files.Identity | None = None
+        self._is_gone = False
         self._size = 0
         self._lock = threading.Lock()
         self._forking: int | None = None
@@ -190,13 +191,20 @@ class Committer:
         if self._connection is not None and self._file != found:
             self._disconnect()
             # Forgotten: once it is closed, a new file may get its number.
-            self._file = None
+            self._file, self._is_gone = None, True
         if self._connection is None:
             self._connection = schema.open_for_writing(self._path, busy_ms=busy_ms or self._busy_ms)
             opened = self._look()
             if found not in {None, opened}:
                 self._disconnect()
                 raise _Moved(self._path)
+            if self._is_gone or self._file not in {None, opened}:
+                self._is_gone = False
+                logger.warning(
+                    "%s was deleted or replaced while it was recorded to; recording goes on to the one that is there "
+                    "now, without what was on the other.",
+                    self._path,
+                )
             self._retention.prepare(self._connection)
             self._know_nothing_of(opened)
         return self._connection
@@ -366,6 +374,7 @@ class Committer:
         except OSError:
             return False
         self._disconnect()
+        self._file = None
         if target is not None:
             self._aside_s = time.monotonic()
             self.aside.append(target)

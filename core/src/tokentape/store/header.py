@@ -1,4 +1,4 @@
-"""The pages of a tape that say where its tables are, put in place of damaged ones.
+"""The pages of a tape that say where its tables are: found in what is left of one, and put in place of damaged ones.
 
 Every tape of one format begins with the same ones: its tables are made in the same order in an empty file.
 """
@@ -11,17 +11,41 @@ from typing import Final
 
 # Of SQLite's file format: an inner page of a table's tree, and where things are on a page and in the header.
 _INNER: Final = 0x05
+_LEAF: Final = 0x0D
 SIZE: Final = 100
 _BEGINNING: Final = b"SQLite format 3\0"
 _FORMAT: Final = slice(60, 64)
 _PAGE_SIZE: Final = slice(16, 18)
 _PAGE_COUNT: Final = slice(28, 32)
 _FREE_PAGES: Final = slice(32, 40)
+_APPLICATION: Final = slice(68, 72)
+# As SQLite makes pages unless told otherwise, and so many at the beginning of a file hold the schema.
+_USUAL_SIZE: Final = 4096
+_LOOKED_AT: Final = 64
 
 
 def format_of(header: bytes) -> int:
     """What stands in `user_version`; 0 where the header is damaged itself."""
     return int.from_bytes(header[_FORMAT]) if header.startswith(_BEGINNING) else 0
+
+
+def looks_like_a_tape(path: Path, application_id: int, table: bytes) -> bool:
+    """Whether a file that SQLite cannot open was a tape: its header says so, or a page of the schema is left.
+
+    Args:
+        path: the file.
+        application_id: what a tape's header has.
+        table: name of a table that only tapes have.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_USUAL_SIZE * _LOOKED_AT)
+    except OSError:
+        return False
+    if beginning.startswith(_BEGINNING):
+        return int.from_bytes(beginning[_APPLICATION]) == application_id
+    pages = (beginning[at : at + _USUAL_SIZE] for at in range(0, len(beginning), _USUAL_SIZE))
+    return any(page[0] == _LEAF and table in page for page in pages)
 
 
 def transplant(healthy: Path, damaged: Path) -> None:

@@ -148,9 +148,10 @@ def _with_new_header(broken: Path, target: Path, stack: ExitStack) -> sqlite3.Co
     source = stack.enter_context(closing(sqlite3.connect(copy, isolation_level=None)))
     try:
         kinds = source.execute("SELECT name FROM token_kinds ORDER BY id").fetchall()
+        is_tape = [name for (name,) in kinds] == list(KINDS)
     except sqlite3.Error:
-        kinds = []
-    if [name for (name,) in kinds] != list(KINDS):
+        is_tape = False
+    if not is_tape and not schema.was_a_tape(broken):
         raise NotATape(f"{broken} is not an SQLite database, and nothing in it looks like a tape; nothing was saved")
     return source
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import DamagedTape, NewerTape, NotATape, TapeError
 from ..models import KINDS
-from . import files
+from . import files, header
 from .tables import TABLES
 from .views import VIEWS
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # "tape" in ASCII: what `file` and SQLite's own tools show as the application of a tape.
 APPLICATION_ID: Final = 0x74617065
+# No other application has such a table.
+TELLING_TABLE: Final = b"llm_token_logprobs"
 # Goes up with every migration; stands in `user_version`.
 FORMAT: Final = 1
 OPEN_BUSY_MS: Final = 5000
@@ -262,12 +264,17 @@ def _identify(connection: sqlite3.Connection, path: Path | str) -> int:
     except sqlite3.OperationalError:
         raise
     except sqlite3.DatabaseError as error:
-        if application == APPLICATION_ID:
+        if application == APPLICATION_ID or was_a_tape(Path(path)):
             raise damaged(path, error) from error
         raise NotATape(f"{path} is not an SQLite database; choose another file") from error
     if application != APPLICATION_ID and (application or tables):
         raise NotATape(f"{path} is a database of another application; choose another file")
     return tape_format(connection)
+
+
+def was_a_tape(path: Path) -> bool:
+    """Whether a file that SQLite cannot open was a tape, by what is left of it."""
+    return header.looks_like_a_tape(path, APPLICATION_ID, TELLING_TABLE)
 
 
 def _count_tables(connection: sqlite3.Connection) -> int:

@@ -19,7 +19,7 @@ METRICS: Final = tuple(field.name for field in fields(Metrics))
 # JSON columns of `llm_calls`, and what their value is called.
 JSON_COLUMNS: Final = ("labels", "request", "response_meta", "usage", "metadata", "prompt")
 
-# The columns of the view `calls` after its `call_id`.
+# The columns of the view `calls` after its `call_id`, and the run.
 LISTED: Final = (
     "uid",
     "started_at",
@@ -33,6 +33,7 @@ LISTED: Final = (
     "longest_gap_ms",
     "cause",
     "text_start",
+    "run_name",
 )
 
 # A row of the list, before its labels are read.
