@@ -295,6 +295,21 @@ def test_list_has_a_line_of_everything_worth_knowing(tape: Tape, run: Callable[.
     assert line.split() == f"{uid} 1970-01-01 completed 0.1 s 19.5 tok/s 4.2 s own gpt-x Two lines".split()
 
 
+def test_list_narrows_to_a_run_and_names_runs_where_there_are_several(tape: Tape, run: Callable[..., Result]) -> None:
+    one = tape.add()
+    tape.store.tokentape_run_started(run_value("REQUEST", name="POST /chat"))
+    two = tape.add(run_uid="REQUEST")
+    head, *lines = run("list").stdout.splitlines()
+    assert head.split()[-3:] == ["model", "run", "text"]
+    assert ["POST /chat" in line for line in lines] == [True, False]
+    assert [row["uid"] for row in loaded(run("list", "--run", "POST /chat", "--json"))] == [two]
+    assert [row["run_name"] for row in loaded(run("list", "--json"))] == ["POST /chat", "nightly"]
+    assert one in run("list", "--run", "nightly").stdout
+    nowhere = run("list", "--run", "nowhere")
+    assert (nowhere.exit_code, nowhere.stdout) == (1, "")
+    assert nowhere.stderr.startswith("Error: no run answers to 'nowhere'")
+
+
 def test_list_has_the_time_of_day_for_calls_of_today(tape: Tape, run: Callable[..., Result]) -> None:
     now = int(time.time())
     tape.add(started_unix_us=now * 1_000_000)
@@ -754,6 +769,23 @@ def test_opening_a_tape_marks_calls_of_dead_processes(command: str, tmp_path: Pa
     assert run_cli(command, "--db", str(tmp_path / "tape.db")).exit_code == 0
     with sqlite3.connect(tmp_path / "tape.db") as db:
         assert db.execute("SELECT status FROM llm_calls").fetchall() == [("lost",)]
+
+
+def test_a_lost_call_says_when_something_last_came_and_is_drawn_until_then(tmp_path: Path) -> None:
+    dead = dataclasses.replace(process.this_process("app.py"), pid_started_at="2026-01-01T00:00:00.000000Z")
+    store = SQLiteStore(tmp_path / "tape.db", dead, max_buffer=10)
+    store.tokentape_run_started(run_value())
+    calls = call_value("FULL"), call_value("EMPTY")
+    for call in calls:
+        store.tokentape_call_started(call)
+    batch = TokenBatch([100_000, 900_000], [0, 0], [0, 0], ["Hel", "lo"], parts=(Part(0, "text"),))
+    store.tokentape_tokens(calls[0], batch)
+    store.tokentape_flush()
+    full, empty = (run_cli("show", "--db", str(tmp_path / "tape.db"), uid).stdout for uid in ("FULL", "EMPTY"))
+    assert "lost: its process has gone; last event at 0.9 s\n" in full
+    assert "lost: its process has gone; nothing had come\n" in empty
+    (drawn,) = [line for line in full.splitlines() if line.endswith("█")]
+    assert drawn.count("█") == 2
 
 
 def test_tape_of_a_newer_version_is_read_with_one_line_about_it(tape: Tape, run: Callable[..., Result]) -> None:

@@ -205,7 +205,7 @@ def test_a_folder_that_becomes_read_only_is_waited_for(tmp_path) -> None:
 
 @pytest.mark.scenario("storage/Deleted while it is written")
 @pytest.mark.parametrize("left", [("-wal", "-shm"), ()], ids=["the database alone", "all its files"])
-def test_a_tape_that_is_deleted_begins_anew_with_what_goes_on(recording, path, left) -> None:
+def test_a_tape_that_is_deleted_begins_anew_with_what_goes_on(recording, path, caplog, left) -> None:
     tape = recording()
     with tokentape.run("outer"), tokentape.run("inner"):
         streamed = Streamed()
@@ -229,6 +229,8 @@ def test_a_tape_that_is_deleted_begins_anew_with_what_goes_on(recording, path, l
         inner["id"],
     )
     assert_whole(path)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{path} was deleted or replaced while it was recorded to; recording goes on")
 
 
 @pytest.mark.scenario("storage/Replaced by something else")
@@ -388,10 +390,11 @@ def test_a_write_ahead_log_that_is_overwritten_costs_what_was_only_there(recordi
 
 
 @pytest.mark.scenario("storage/Damaged before it starts")
-def test_a_tape_that_is_damaged_at_the_start_is_set_aside(path, recording) -> None:
+@pytest.mark.parametrize("spoil", [spoil_header, spoil_all_but_the_header, shorten])
+def test_a_tape_that_is_damaged_at_the_start_is_set_aside(path, recording, spoil) -> None:
     recording()
     tokentape.disable()
-    overwrite(path, 4096)
+    spoil(path)
 
     tape = recording()
     streamed = Streamed()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -197,6 +199,26 @@ def test_of_half_a_file_the_calls_that_are_in_it_are_saved(broken, healthy, tmp_
     assert found.saved["llm_calls"] > 10
     assert found.unread
     assert_sound(tmp_path / "new.db")
+
+
+def test_what_only_its_log_still_has_of_a_tape_that_was_cut_off_is_saved(tmp_path):
+    path = tmp_path / "tape.db"
+    store = SQLiteStore(path, process_value(), max_buffer=1000)
+    store.tokentape_run_started(run_value())
+    call = call_value()
+    store.tokentape_call_started(call)
+    store.tokentape_tokens(call, TokenBatch([1000], [900], [0], ["word"], parts=(TEXT,)))
+    store.tokentape_flush()
+    cut = tmp_path / "cut.db"
+    for side in ("", "-wal"):
+        shutil.copyfile(f"{path}{side}", f"{cut}{side}")
+    # The schema is behind the rows of all that was recorded first: most of it is gone.
+    os.truncate(cut, 24 * PAGE)
+
+    found = recovery.recover(cut, tmp_path / "saved.db")
+
+    assert (found.saved["llm_calls"], found.saved["llm_tokens"]) == (1, 1)
+    assert_sound(tmp_path / "saved.db")
 
 
 @pytest.mark.scenario("cli/Nothing to recover")

@@ -36,6 +36,19 @@ def process_run(tape: TapeReader) -> str:
     return str(tape.rows("select name from runs where parent_id is null")[0]["name"])
 
 
+@pytest.mark.scenario("privacy/Name that is not text")
+def test_a_name_that_is_no_text_is_refused(tape: TapeReader) -> None:
+    with pytest.raises(TypeError, match=r"^name of a run: expected a text, got NoneType$"):
+        tokentape.run(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^name of a mark: expected a text, got list$"):
+        tokentape.mark(["a"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"^kind of a mark: expected a text, got NoneType$"):
+        tokentape.mark("search", kind=None)  # type: ignore[arg-type]
+    with tokentape.run(5):  # type: ignore[arg-type]  # what has a text is taken for it
+        one_call()
+    assert tape.rows(RUN_OF_CALLS) == [{"name": "5"}]
+
+
 @pytest.mark.scenario("capture/Nested runs")
 def test_nested_runs(tape: TapeReader) -> None:
     with tokentape.run("outer"), tokentape.run("inner", metadata={"k": 1}) as inner:

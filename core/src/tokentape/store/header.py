@@ -6,12 +6,15 @@ Every tape of one format begins with the same ones: its tables are made in the s
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 # Of SQLite's file format: an inner page of a table's tree, and where things are on a page and in the header.
 _INNER: Final = 0x05
 _LEAF: Final = 0x0D
+# Set in every byte of a number but the last.
+_GOES_ON: Final = 0x80
 SIZE: Final = 100
 _BEGINNING: Final = b"SQLite format 3\0"
 _FORMAT: Final = slice(60, 64)
@@ -58,7 +61,8 @@ def transplant(healthy: Path, damaged: Path) -> None:
     pages = healthy.read_bytes()
     size = int.from_bytes(pages[_PAGE_SIZE])
     with damaged.open("r+b") as file:
-        count = os.fstat(file.fileno()).st_size // size
+        # One that was cut off has its schema behind its end by now.
+        count = max(os.fstat(file.fileno()).st_size, len(pages)) // size
         for number in _schema_pages(pages, size):
             page = bytearray(pages[(number - 1) * size : number * size])
             if number == 1:
@@ -69,17 +73,45 @@ def transplant(healthy: Path, damaged: Path) -> None:
 
 
 def _schema_pages(pages: bytes, size: int) -> list[int]:
-    """Numbers of the pages of the tree that begins on page 1."""
+    """Numbers of the pages of the tree that begins on page 1, and of those that its long statements run over to."""
     found, waiting = [], [1]
     while waiting:
         number = waiting.pop()
         found.append(number)
         page = pages[(number - 1) * size : number * size]
         begin = SIZE if number == 1 else 0
-        if page[begin] == _INNER:
-            cells = int.from_bytes(page[begin + 3 : begin + 5])
-            waiting.append(int.from_bytes(page[begin + 8 : begin + 12]))
-            for at in range(begin + 12, begin + 12 + 2 * cells, 2):
-                cell = int.from_bytes(page[at : at + 2])
-                waiting.append(int.from_bytes(page[cell : cell + 4]))
+        count = int.from_bytes(page[begin + 3 : begin + 5])
+        is_inner = page[begin] == _INNER
+        first = begin + (12 if is_inner else 8)
+        cells = [int.from_bytes(page[at : at + 2]) for at in range(first, first + 2 * count, 2)]
+        if is_inner:
+            waiting += [int.from_bytes(page[at : at + 4]) for at in (begin + 8, *cells)]
+        else:
+            found += [over for cell in cells for over in _overflow(pages, page, cell)]
     return found
+
+
+def _overflow(pages: bytes, page: bytes, cell: int) -> Iterator[int]:
+    """The pages that the payload of a leaf's cell runs over to (https://www.sqlite.org/fileformat2.html, 1.6)."""
+    size = len(page)
+    payload, at = _varint(page, cell)
+    _, at = _varint(page, at)
+    if payload <= size - 35:
+        return
+    least = (size - 12) * 32 // 255 - 23
+    here = least + (payload - least) % (size - 4)
+    at += here if here <= size - 35 else least
+    number = int.from_bytes(page[at : at + 4])
+    while number:
+        yield number
+        number = int.from_bytes(pages[(number - 1) * size : (number - 1) * size + 4])
+
+
+def _varint(page: bytes, at: int) -> tuple[int, int]:
+    """A number of SQLite's variable length, of up to eight bytes, and where it ends."""
+    value = 0
+    while True:
+        byte = page[at]
+        value, at = value << 7 | byte & 0x7F, at + 1
+        if not byte & _GOES_ON:
+            return value, at
