@@ -122,8 +122,10 @@ def test_a_client_that_leaves_is_noted_on_its_call(
             assert client.post("/chat").text == ANSWER
         served.stop()
 
-    left, stayed = served.rows("select id, status, event_count, labels_json from llm_calls order by id")
+    left, stayed = served.rows("select id, status, event_count, error_message, labels_json from llm_calls order by id")
     assert left["status"] in {"cancelled", "abandoned"}
+    # What cancels it tells of objects and paths of the server: no message.
+    assert left["error_message"] is None
     assert 3 <= left["event_count"] < 500
     assert left["labels_json"] == '{"client": "disconnected"}'
     assert (stayed["status"], stayed["labels_json"]) == ("completed", None)

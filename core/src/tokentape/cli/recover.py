@@ -40,8 +40,8 @@ def command(broken: Path | None, out: Path | None, db: str | None, as_json: bool
     """Save what can be read of a damaged tape into a new one.
 
     BROKEN.db is the damaged tape, by default the tape of --db or the environment; it is not changed. OUT.db is the new
-    one, which must not exist; by default its name is that of the damaged one with -recovered behind it. A tape that is
-    healthy is left alone.
+    one, which must not exist; by default tape-recovered.db beside a damaged tape.db. A tape that is healthy is left
+    alone.
     """
     path = broken or configured(db).db
     if path is None:
