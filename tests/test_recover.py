@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -273,13 +274,18 @@ def test_mistakes_are_answered_in_one_line_and_nothing_is_half_done(broken, heal
     assert not [file.name for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
-def test_a_damaged_tape_is_named_with_the_command_that_saves_it(broken):
+@pytest.mark.parametrize("command", [["list"], ["forget", "--before", "2030-01-01", "--yes"], ["snapshot", "copy.db"]])
+def test_a_damaged_tape_is_named_with_the_command_that_saves_it(broken, tmp_path, command):
     path = broken(lambda content: smash(content, *range(3, 12)))
 
-    listed = subprocess.run(
-        [sys.executable, "-m", "tokentape", "list", "--db", str(path)], capture_output=True, text=True, check=False
+    done = subprocess.run(
+        [sys.executable, "-m", "tokentape", *command, "--db", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
 
-    assert listed.returncode == 1
-    assert listed.stderr.startswith(f"Error: {path} is damaged (")
-    assert listed.stderr.endswith(f"save what can be read with: tokentape recover {path}\n")
+    assert done.returncode == 1
+    assert re.match(r"Error: .* is damaged \(.*tokentape recover ", done.stderr)
+    assert not (tmp_path / "copy.db").exists()

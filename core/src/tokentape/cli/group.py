@@ -101,4 +101,9 @@ def _answered() -> Iterator[None]:
     except TokentapeError as problem:
         raise Mistake(str(problem), 1) from None
     except sqlite3.Error as problem:
+        from ..store.schema import is_damage
+
+        if is_damage(problem):
+            saved = "save what can be read with: tokentape recover TAPE"
+            raise Mistake(f"the tape is damaged ({problem}); {saved}", 1) from None
         raise Mistake(f"the tape cannot be read ({problem}); try again, or see tokentape status", 1) from None
