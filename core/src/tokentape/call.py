@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from . import faults
+from .causes import cancellation, message_of, status_of
 from .fragments import Extra, Fragment, joined
 from .models import KINDS, Call, Kind, Layer, Part, Status, Usage
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .recorder import Recorder
 
 STRIDE: Final = 4
-_CANCEL_SCOPE: Final = ("Cancelled by cancel scope", "Cancelled via cancel scope")
 
 
 @dataclass(slots=True)
@@ -325,13 +325,13 @@ class CallRecorder:
         if isinstance(exc, GeneratorExit):
             # Thrown into a generator that is closed. What it was closed in the middle of is its context, but that of an
             # asynchronous one is lost on the way; only that its task is cancelled can be seen.
-            self._left_by(self._in_body(exc.__context__) or _cancellation(), at_ns)
+            self._left_by(self._in_body(exc.__context__) or cancellation(), at_ns)
             return
-        status = _status_of(exc)
+        status = status_of(exc)
         if self.http_status is None:
             code = getattr(exc, "status_code", None)
             self.http_status = code if isinstance(code, int) else None
-        self.end(status, type(exc).__qualname__, _message_of(exc), at_ns)
+        self.end(status, type(exc).__qualname__, message_of(exc), at_ns)
 
     def closed(self, *, dropped: bool = False) -> None:
         """The transport's byte stream was closed, or collected: the program stopped reading.
@@ -356,7 +356,7 @@ class CallRecorder:
 
     def _left_by(self, error: BaseException | None, at_ns: int | None) -> None:
         """The program stopped reading; an exception in its loop body is noted."""
-        cancelled = error is not None and _status_of(error) == "cancelled"
+        cancelled = error is not None and status_of(error) == "cancelled"
         self.end(
             "cancelled" if cancelled else "abandoned",
             type(error).__qualname__ if error is not None else None,
@@ -411,25 +411,3 @@ class CallRecorder:
             return None
         # These come from the iterator being wound up, not from the loop that read it.
         return None if isinstance(error, (GeneratorExit, StopIteration, StopAsyncIteration)) else error
-
-
-def _cancellation() -> BaseException | None:
-    """The exception of the running task where somebody has asked for its end."""
-    asyncio = sys.modules.get("asyncio")
-    loop = asyncio._get_running_loop() if asyncio is not None else None
-    task = asyncio.current_task(loop) if asyncio is not None and loop is not None else None
-    return asyncio.CancelledError() if asyncio is not None and task is not None and task.cancelling() else None
-
-
-def _message_of(exc: BaseException) -> str | None:
-    message = str(exc)
-    # What anyio cancels with tells of its own objects, with addresses and paths, and nothing of why.
-    return None if not message or message.startswith(_CANCEL_SCOPE) else message
-
-
-def _status_of(exc: BaseException) -> Status:
-    # asyncio is imported by whoever raises its CancelledError; looking it up keeps it out of our import.
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and isinstance(exc, asyncio.CancelledError):
-        return "cancelled"
-    return "error" if isinstance(exc, Exception) else "abandoned"

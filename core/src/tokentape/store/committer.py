@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
 import sqlite3
 import threading
 import time
@@ -20,8 +18,7 @@ from ..errors import DamagedTape, TapeError
 from ..models import Process
 from . import files, lost, schema, writes
 from .retention import Retention
-
-logger = logging.getLogger(__name__)
+from .trouble import Trouble
 
 # `processes.last_seen_at` is at most this old: beside other writes, and while nothing else is written.
 SEEN_EVERY_S: Final = 5.0
@@ -34,10 +31,6 @@ COMMIT_EVENTS: Final = 10_000
 TRIED_EVENTS: Final = 500
 # How often a commit is begun again at once because the file was damaged, or moved while it was written.
 ATTEMPTS: Final = 3
-# A tape that is damaged again so soon is not set aside again: something damages whatever is there.
-ASIDE_EVERY_S: Final = 60.0
-# A database that can be written and then not, again and again, is not news each time.
-SAY_EVERY_S: Final = 60.0
 
 Write = Callable[[writes.Transaction], object]
 
@@ -79,7 +72,7 @@ class Committer:
 
     Attributes:
         round: goes up whenever operations that were held are held no more.
-        aside: damaged files that this process has set aside.
+        trouble: what keeps the tape from being written.
     """
 
     def __init__(
@@ -94,10 +87,9 @@ class Committer:
         self.operations: list[Operation] = []
         self.pending_events = 0
         self.given_up_events = 0
-        self.last_error: str | None = None
         self.last_commit_at: str | None = None
         self.round = 0
-        self.aside: list[Path] = []
+        self.trouble = Trouble(path)
         self._path = path
         self._process = process
         self._busy_ms = busy_ms
@@ -108,8 +100,6 @@ class Committer:
         self._runs: dict[str, bool | None] = {}
         self._elsewhere: dict[str, int] = {}
         self._seen_s = 0.0
-        self._said_s = self._aside_s = float("-inf")
-        self._is_said = False
         self._connection: sqlite3.Connection | None = None
         self._file: files.Identity | None = None
         self._tried: files.Identity | None = None
@@ -200,11 +190,7 @@ class Committer:
                 raise _Moved(self._path)
             if self._is_gone or self._file not in {None, opened}:
                 self._is_gone = False
-                logger.warning(
-                    "%s was deleted or replaced while it was recorded to; recording goes on to the one that is there "
-                    "now, without what was on the other.",
-                    self._path,
-                )
+                self.trouble.say_gone()
             self._retention.prepare(self._connection)
             self._know_nothing_of(opened)
         return self._connection
@@ -222,7 +208,8 @@ class Committer:
         for _ in range(ATTEMPTS):
             problem = self._tried_all()
             if problem is None:
-                self._worked()
+                self.last_commit_at = _now()
+                self.trouble.end()
                 return
             if not isinstance(problem, _Moved) and not self._set_aside(problem):
                 break
@@ -243,7 +230,7 @@ class Committer:
         Raises:
             sqlite3.Error, TapeError, OSError: the database cannot be written; what is committed is not held any more.
         """
-        most = COMMIT_EVENTS if self.last_error is None else TRIED_EVENTS
+        most = COMMIT_EVENTS if self.trouble.error is None else TRIED_EVENTS
         connection = self._connected()
         is_first = self._process_id is None
         while True:
@@ -326,7 +313,7 @@ class Committer:
     def _retain(self) -> None:
         """Keep the tape at its size, for a moment; what is left to do then is due after the next commit."""
         with self._lock:
-            if self._connection is not None and self.last_error is None:
+            if self._connection is not None and self.trouble.error is None:
                 with faults.guard("store", "keeping the tape at its size"):
                     self._retention.step(self._connection, self._size)
 
@@ -365,53 +352,18 @@ class Committer:
         """Set the file aside if it is a tape that is damaged; whether another one, or none, is at its path now."""
         # Which file it was that could not be opened: what is at the path now may be another one already.
         seen = self._file if self._connection is not None else self._tried
-        if not schema.is_damage(error) or seen is None or not self._is_ours(seen, error):
-            return False
-        if time.monotonic() - self._aside_s < ASIDE_EVERY_S:
-            return False
-        try:
-            target = files.set_aside(self._path, seen)
-        except OSError:
+        # It was a tape if it says so, or if it is the one that was written to, whatever has become of it.
+        is_ours = seen == self._file or isinstance(error, DamagedTape)
+        if seen is None or not is_ours or not self.trouble.set_aside(seen, error):
             return False
         self._disconnect()
         self._file = None
-        if target is not None:
-            self._aside_s = time.monotonic()
-            self.aside.append(target)
-            logger.warning(
-                "%s was damaged (%s) and is set aside as %s; recording goes on to a new tape. "
-                "Save what can be read of the old one with: tokentape recover %s",
-                self._path,
-                error.__cause__ or error,
-                target.name,
-                shlex.quote(str(target)),
-            )
         return True
-
-    def _is_ours(self, seen: files.Identity, error: Exception) -> bool:
-        """Whether a file was a tape: it says so, or it is the one that was written to, whatever has become of it."""
-        return seen == self._file or isinstance(error, DamagedTape)
 
     def _failed(self, error: Exception) -> None:
         if not schema.is_busy(error):
             self._disconnect()
-        # Of an error that only adds the path to what SQLite says, what SQLite says.
-        reason = error.__cause__ if type(error) is TapeError and error.__cause__ is not None else error
-        if not self._is_said and time.monotonic() - self._said_s > SAY_EVERY_S:
-            self._is_said, self._said_s = True, time.monotonic()
-            logger.warning(
-                "%s cannot be written (%s); what is recorded is held until it can. The program goes on.",
-                self._path,
-                reason,
-            )
-        self.last_error = str(reason)
-
-    def _worked(self) -> None:
-        self.last_commit_at = _now()
-        self.last_error = None
-        if self._is_said:
-            self._is_said = False
-            logger.warning("%s can be written again.", self._path)
+        self.trouble.begin(error)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -121,11 +121,11 @@ class SQLiteStore:
         """
         return {
             "path": str(self.path),
-            "last_error": self._committer.last_error,
+            "last_error": self._committer.trouble.error,
             "pending_events": self.pending_events,
             "dropped_events": self._dropped_events + self._committer.given_up_events,
             "last_commit_at": self._committer.last_commit_at,
-            "set_aside": [str(path) for path in self._committer.aside],
+            "set_aside": [str(path) for path in self._committer.trouble.aside],
             "network_file_system": self._network,
             "thinned_calls": self._retention.thinned_calls,
             "past_max_mb": self._retention.is_stuck,
@@ -176,7 +176,7 @@ class SQLiteStore:
             self._committer.grow(operation, size)
             _gather(events, call, live, tokens, size)
             # Otherwise all of a backlog would be held here before any of it is written.
-            if self.pending_events >= COMMIT_EVENTS and self._committer.last_error is None:
+            if self.pending_events >= COMMIT_EVENTS and self._committer.trouble.error is None:
                 self._committer.commit()
 
     @hookimpl
