@@ -203,7 +203,9 @@ def test_chunks_of_any_kind_reach_the_program_and_end_up_as_a_call(tmp_path: Pat
 
     check()
     assert tokentape.flush(60)
-    assert [row["status"] for row in tape.rows("select distinct status from llm_calls")] == ["completed"]
+    # Among them are chunks that say themselves that the answer failed, or was cancelled.
+    ends = {row["status"] for row in tape.rows("select distinct status from llm_calls")}
+    assert {"completed"} <= ends <= {"completed", "error", "cancelled"}
     assert tape.rows("select count(*) as calls from llm_calls") == [{"calls": ended}]
     assert tape.rows("pragma integrity_check") == [{"integrity_check": "ok"}]
 

@@ -474,6 +474,17 @@ def test_numbers_that_are_no_json_become_null(store, rows):
 
 
 @pytest.mark.scenario("storage/Shape of times")
+def test_numbers_that_no_column_has_room_for_are_not_known(store, rows):
+    call = call_value()
+    store.tokentape_call_started(call)
+    store.tokentape_tokens(call, TokenBatch([1], [1], [0], ["a"], {0: 2**70}, parts=(Part(0, "text"),)))
+    store.tokentape_call_finished(finished(call, event_count=1, usage=Usage(2**63, output_tokens=2**63 - 1)))
+    store.tokentape_flush()
+    (stored,) = rows("SELECT input_tokens, output_tokens, status FROM llm_calls")
+    assert tuple(stored.values()) == (None, 2**63 - 1, "completed")
+    assert [row["n_tokens"] for row in rows("SELECT n_tokens FROM llm_tokens")] == [None]
+
+
 def test_times_have_the_shape_that_their_names_promise(million):
     with sqlite3.connect(million.path) as db:
         db.row_factory = sqlite3.Row

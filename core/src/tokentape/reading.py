@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from .call import CallRecorder
 from .models import Usage
@@ -57,14 +57,18 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
+# Larger numbers are not exact in JSON, and the sum of a few would not fit into a column.
+MOST: Final = 2**53
+
+
 def string(value: Any) -> str | None:
     """A field that is a string or of no use."""
     return value if isinstance(value, str) else None
 
 
 def count(value: Any) -> int | None:
-    """A field that is a number of tokens or of no use."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A field that is a number of tokens, or of an answer, or of no use."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST else None
 
 
 def entries(value: Any) -> Sequence[Any]:

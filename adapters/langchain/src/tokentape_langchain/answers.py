@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder
 from tokentape.models import Usage
+from tokentape.reading import count
 
 from .chunks import note_finish
 from .requests import plain
@@ -61,11 +62,11 @@ def _usage(told: Mapping[str, Any]) -> Usage | None:
         return None
     read, written = _mapping(told.get("input_token_details")), _mapping(told.get("output_token_details"))
     return Usage(
-        input_tokens=_count(told.get("input_tokens")),
-        cached_input_tokens=_count(read.get("cache_read")),
-        cache_write_tokens=_count(read.get("cache_creation")),
-        output_tokens=_count(told.get("output_tokens")),
-        reasoning_tokens=_count(written.get("reasoning")),
+        input_tokens=count(told.get("input_tokens")),
+        cached_input_tokens=count(read.get("cache_read")),
+        cache_write_tokens=count(read.get("cache_creation")),
+        output_tokens=count(told.get("output_tokens")),
+        reasoning_tokens=count(written.get("reasoning")),
         raw=plain(told),
     )
 
@@ -75,14 +76,10 @@ def _token_usage(told: Any) -> Usage | None:
     if not isinstance(told, Mapping) or not told:
         return None
     return Usage(
-        input_tokens=_count(told.get("prompt_tokens")),
-        output_tokens=_count(told.get("completion_tokens")),
+        input_tokens=count(told.get("prompt_tokens")),
+        output_tokens=count(told.get("completion_tokens")),
         raw=plain(told),
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text(value: Any) -> str | None:

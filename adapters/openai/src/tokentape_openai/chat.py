@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder
 from tokentape.fragments import Fragment
-from tokentape.reading import entries, field, text_of
+from tokentape.reading import count, entries, field, text_of
 from tokentape.stainless import plain
 
 from .reading import OpenAIReading
@@ -86,8 +86,7 @@ class ChatReader(OpenAIReading):
             self._call.response_meta["service_tier"] = tier
 
     def _read_choice(self, choice: Any, fragments: list[Fragment]) -> None:
-        number = getattr(choice, "index", None)
-        number = number if isinstance(number, int) else 0
+        number = count(getattr(choice, "index", None)) or 0
         delta = getattr(choice, "delta", None)
         if delta is not None:
             self._read_delta(delta, number, choice, fragments)
@@ -159,5 +158,5 @@ def read_body(call: CallRecorder, body: dict[str, Any]) -> None:
     for position, choice in enumerate(entries(body.get("choices"))):
         reason = field(choice, "finish_reason")
         if isinstance(reason, str):
-            index = field(choice, "index")
-            call.finish_reasons[index if isinstance(index, int) else position] = reason
+            index = count(field(choice, "index"))
+            call.finish_reasons[position if index is None else index] = reason

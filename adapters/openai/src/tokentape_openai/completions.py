@@ -6,7 +6,7 @@ from typing import Any
 
 from tokentape.call import CallRecorder
 from tokentape.fragments import Fragment
-from tokentape.reading import entries, text_of
+from tokentape.reading import count, entries, text_of
 from tokentape.stainless import plain
 
 from .reading import OpenAIReading
@@ -33,8 +33,7 @@ class CompletionReader(OpenAIReading):
         self._call.add_chunk(asked_ns, at_ns, fragments)
 
     def _read_choice(self, choice: Any, fragments: list[Fragment]) -> None:
-        number = getattr(choice, "index", None)
-        number = number if isinstance(number, int) else 0
+        number = count(getattr(choice, "index", None)) or 0
         text = text_of(getattr(choice, "text", None))
         if text:
             logprobs = getattr(choice, "logprobs", None)

@@ -295,5 +295,5 @@ def _gather(events: writes.Events, call: Call, live: _Live, tokens: TokenBatch, 
         events.token.extend([None] * size)
         return
     events.token.extend(live.text.take(part, tokens.token[:size]))
-    events.n_tokens.update((first + i, n) for i, n in tokens.n_tokens.items() if i < size and isinstance(n, int))
+    events.n_tokens.update((first + i, n) for i, n in tokens.n_tokens.items() if i < size and rows.fits(n))
     events.logprobs.update((first + i, rows.logprobs_json(v)) for i, v in tokens.logprobs.items() if i < size)

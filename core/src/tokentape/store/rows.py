@@ -132,8 +132,20 @@ def logprobs_json(value: Any) -> str:
     return storable(_dumps(value))
 
 
+def fits(value: Any) -> bool:
+    """Whether it is a whole number that SQLite has room for: eight bytes at the most."""
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
 def _storable(row: Row) -> Row:
-    return {name: storable(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {name: _stored(value) for name, value in row.items()}
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, str):
+        return storable(value)
+    # Nobody has been billed for so much: what a provider says is not known then.
+    return None if isinstance(value, int) and not fits(value) else value
 
 
 def _json(value: Any) -> str | None:
