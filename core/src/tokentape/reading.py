@@ -9,6 +9,9 @@ from typing import Any, Final
 from .call import CallRecorder
 from .models import Usage
 
+# Larger numbers are not exact in JSON, and the sum of a few would not fit into a column.
+MOST: Final = 2**53
+
 
 class Reading(ABC):
     """Base of the readers: one object a call; its `read` is called once a chunk on the caller's thread."""
@@ -55,10 +58,6 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return "".join(text_of(field(item, "text")) for item in value)
     return str(value)
-
-
-# Larger numbers are not exact in JSON, and the sum of a few would not fit into a column.
-MOST: Final = 2**53
 
 
 def string(value: Any) -> str | None:

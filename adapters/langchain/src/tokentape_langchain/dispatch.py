@@ -26,11 +26,11 @@ def straight_to(ours: Callable[[], Any]) -> Wrapper:
         if len(handlers) != 1 or handlers[0] is not ours():
             told: Coroutine[Any, Any, None] = wrapped(*args, **kwargs)
             return told
-        handlers[0].on_llm_new_token(*args, run_id=manager.run_id, **kwargs)
-        return _nothing()
+        return _tell(handlers[0], manager.run_id, args, kwargs)
 
     return on_llm_new_token
 
 
-async def _nothing() -> None:
-    """What is awaited in place of LangChain's dispatch."""
+async def _tell(handler: Any, run_id: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """What is awaited in place of LangChain's dispatch; like that, it does nothing before."""
+    handler.on_llm_new_token(*args, run_id=run_id, **kwargs)

@@ -35,6 +35,8 @@ def format_of(header: bytes) -> int:
 def looks_like_a_tape(path: Path, application_id: int, table: bytes) -> bool:
     """Whether a file that SQLite cannot open was a tape: its header says so, or a page of the schema is left.
 
+    To be asked once that has failed: closing the file drops the locks that this process may still have on it.
+
     Args:
         path: the file.
         application_id: what a tape's header has.
