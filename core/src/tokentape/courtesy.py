@@ -13,6 +13,9 @@ from typing import Final
 # After so long on the interpreter a thread lets others have it, for at least so long.
 HELD_S: Final = 0.0001
 GIVE_WAY_S: Final = 0.00005
+# Beside a thread that computes it is had back after 5 ms only: then it is kept for so much of what the wait took, or
+# the work would take fifty times as long as without that thread.
+FAIR_SHARE: Final = 0.5
 # Beside threads that compute, getting it back takes all of their turns: then nobody is helped by giving it away soon.
 CROWDED_S: Final = 0.02
 CROWDED_FOR_S: Final = 1.0
@@ -38,8 +41,9 @@ def give_way() -> None:
         return
     time.sleep(GIVE_WAY_S)
     back = time.perf_counter()
-    _turn.is_crowded = back - now > CROWDED_S
-    _turn.until_s = back + (CROWDED_FOR_S if _turn.is_crowded else HELD_S)
+    waited = back - now
+    _turn.is_crowded = waited > CROWDED_S
+    _turn.until_s = back + (CROWDED_FOR_S if _turn.is_crowded else max(HELD_S, FAIR_SHARE * waited))
 
 
 def is_crowded() -> bool:

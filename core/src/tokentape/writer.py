@@ -1,6 +1,7 @@
 """The one thread of a process that takes what was recorded and calls the hooks with it, in order and in batches.
 
-Every `flush_ms` it takes the events that have gathered in the open calls. It never holds anything that the caller's
+Every `flush_ms`, counted from when it last began, it takes the events that have gathered in the open calls: so what is
+not on the tape is no older than that and one round. It never holds anything that the caller's
 thread could wait for, and gives way between slices, because both share the interpreter.
 """
 
@@ -28,6 +29,8 @@ from .redaction import BUILT_IN, CallRedactor, Gate, Rules
 SLICE_EVENTS: Final = 128
 # How long an idle writer sleeps before it looks again by itself.
 IDLE_S: Final = 5.0
+# Of `flush_ms` so much is left to others between two rounds, however long these take.
+PAUSE: Final = 0.5
 # How soon a flush tries again while an output holds something back.
 RETRY_S: Final = 0.05
 # Waking up later than this means that the process, or this thread of it, was not running.
@@ -53,7 +56,7 @@ class Writer:
 
     Args:
         host: whose hooks are called.
-        flush_ms: time between two rounds.
+        flush_ms: time from the beginning of one round to that of the next.
         stall_ms: a gap at least this long is a stall.
         holding: whether an output still holds something that it could not write.
         has_work_left: whether an output has more to do that nobody waits for.
@@ -91,6 +94,7 @@ class Writer:
         self._wake = threading.Event()
         self._idle = False
         self._stopping = False
+        self._begun_s = 0.0
         self._rounds_begun = 0
         self._rounds_written = 0
 
@@ -156,6 +160,7 @@ class Writer:
                     _finalize_in_multiprocessing_child(self._stop_recording)
 
     def _loop(self) -> None:
+        self._begun_s = time.monotonic()
         while not self._stopping:
             self._wait()
             self._round()
@@ -163,9 +168,10 @@ class Writer:
 
     def _wait(self) -> None:
         if self.recorder.open or self._live or self._holding() or self._has_work_left():
+            pause_s = max(self._begun_s + self._flush_s - time.monotonic(), PAUSE * self._flush_s)
             asleep_ns = self._now()
-            if not self._wake.wait(self._flush_s) and asleep_ns is not None:
-                self._note_lateness(asleep_ns + int(self._flush_s * 1e9), self._now())
+            if not self._wake.wait(pause_s) and asleep_ns is not None:
+                self._note_lateness(asleep_ns + int(pause_s * 1e9), self._now())
         else:
             self._idle = True
             # Looked at after the flag is up: whoever queues something from here on wakes us.
@@ -189,6 +195,7 @@ class Writer:
                 call.blocked.append((due_ns, now_ns))
 
     def _round(self) -> None:
+        self._begun_s = time.monotonic()
         with self._round_done:
             self._rounds_begun += 1
         try:

@@ -23,7 +23,7 @@ MB: Final = 1_000_000
 # Of the events of a call that is thinned so many stay at each end, and those on both sides of each stall.
 KEPT_AT_ENDS: Final = 10
 # What is done with the write lock held: a few milliseconds of work, and at most half of what the WAL may have.
-SLICE_PAGES: Final = 128
+SLICE_PAGES: Final = 12
 EVENTS_PER_PAGE: Final = 80
 CROWDED: Final = 8
 CALLS_LOOKED_AT: Final = 500
