@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -67,6 +69,31 @@ def test_an_event_is_not_on_the_tape_before_its_round_and_is_after_it(tmp_path: 
         stream.add_token("a ")
         assert read(tape, count) == [{"rows": 0}]
         assert eventually(lambda: read(tape, count), lambda rows: rows == [{"rows": 1}]) == [{"rows": 1}]
+
+
+@pytest.mark.parametrize(
+    ("flush_ms", "takes_s", "apart_s"),
+    [(400, 0.2, (0.39, 0.55)), (200, 0.3, (0.39, 0.55))],
+    ids=["a long round shortens the pause", "half of it is a pause however long a round takes"],
+)
+def test_rounds_begin_flush_ms_apart(
+    tmp_path: Path, flush_ms: int, takes_s: float, apart_s: tuple[float, float]
+) -> None:
+    begun: list[float] = []
+
+    class Slow:
+        @tokentape.hookimpl
+        def tokentape_flush(self) -> None:
+            begun.append(time.monotonic())
+            time.sleep(takes_s)
+
+    tokentape.enable(db=tmp_path / "tape.db", flush_ms=flush_ms)
+    with plugin(Slow()), tokentape.start_llm_stream(model="m"):
+        assert eventually(lambda: len(begun), lambda rounds: rounds > 6) > 6
+    at_least, at_most = apart_s
+    between = [later - earlier for earlier, later in pairwise(begun[:7])]
+    # The median: on a busy machine one of them may be late.
+    assert at_least < median(between) < at_most
 
 
 def test_flush_writes_all_that_was_recorded_before_it(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 MB: Final = 1_000_000
 # Of the events of a call that is thinned so many stay at each end, and those on both sides of each stall.
 KEPT_AT_ENDS: Final = 10
-# What is done with the write lock held: a few milliseconds of work, and at most half of what the WAL may have.
+# What is done with the write lock held: half a millisecond of work, and at most half of what the WAL may have. A thread
+# that wakes up meanwhile may find its processor taken for as long as that; pauses between longer slices do not help it.
 SLICE_PAGES: Final = 12
 EVENTS_PER_PAGE: Final = 80
 CROWDED: Final = 8
