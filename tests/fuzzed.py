@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -133,11 +134,22 @@ def changed(draw: st.DrawFn, events: list[Any]) -> Any:
     return event
 
 
-def _places(value: Any) -> Any:
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield value, key
             yield from _places(item)
+
+
+def deep(api: str) -> Iterator[list[bytes]]:
+    """Bodies with an event of this API, one of whose values is nested four hundred times; each value in turn."""
+    frame = Frame(api in {"responses", "messages"}, b"\n", False)
+    for good in GOOD[api]:
+        for number, _ in enumerate(_places(good)):
+            event = json.loads(json.dumps(good))
+            holder, key = next(islice(_places(event), number, None))
+            holder[key] = _nested(400)
+            yield [frame.around(event)]
 
 
 @st.composite

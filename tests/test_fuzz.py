@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 import anthropic_surfaces
 import openai_surfaces
 import tokentape
-from fuzzed import ODD_VALUES, bodies
+from fuzzed import ODD_VALUES, bodies, deep
 from surfaces import direct, lines, use
 from tape_reader import TapeReader
 from tokentape.call import Request
@@ -116,6 +117,22 @@ def test_a_program_sees_of_a_hostile_stream_what_it_sees_without_us(
     tokentape.disable()
     with contextlib.closing(sqlite3.connect(tape.path)) as connection:
         assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+@each_api
+@pytest.mark.scenario("adapters/Hostile streams")
+def test_what_is_nested_deeper_than_python_goes_down(
+    server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    monkeypatch.setenv("TOKENTAPE_STRICT", "1")
+    tape, asking = TapeReader(tmp_path / "tape.db"), Asking(server, api)
+    asked = list(zip(deep(api), cycle(ways(api)[1:])))
+    bare = [asking.seen(body, way) for body, way in asked]
+    tokentape.enable(db=tape.path, flush_ms=20)
+    assert [asking.seen(body, way) for body, way in asked] == bare
+    assert tokentape.flush(30)
+    assert len(tape.calls()) == len(asked)
+    assert {call["status"] for call in tape.calls()} <= {*FINAL_STATUSES} - {"lost"}
 
 
 class Hostile:

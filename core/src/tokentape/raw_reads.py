@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from . import faults
 from .call import CallRecorder
 from .event_stream import Event, EventStream
-from .reading import field, text_of
+from .reading import field, shown, text_of
 from .taps import Reader
 
 # What an SDK makes of an event: a chunk, an exception, or nothing.
@@ -150,7 +150,7 @@ class RawReads:
 
     def _note_error(self, error: Any) -> None:
         kind = text_of(field(error, "type")) or text_of(field(error, "code")) or "error"
-        message = text_of(field(error, "message")) or str(error)
+        message = text_of(field(error, "message")) or shown(error)
         self._call.judge("completed" if self._call.terminal else "error", kind, message)
 
     def _mention(self, broken: Exception) -> None:

@@ -11,6 +11,9 @@ from .models import Usage
 
 # Larger numbers are not exact in JSON, and the sum of a few would not fit into a column.
 MOST: Final = 2**53
+# No provider nests what it says of an answer deeper; what does is read so far. A thousand levels, which JSON may have,
+# are more than Python can go down.
+DEPTH: Final = 32
 
 
 class Reading(ABC):
@@ -49,15 +52,27 @@ class Reading(ABC):
         self._usage = None
 
 
-def text_of(value: Any) -> str:
-    """The text of a field that should be a string: lists of parts are joined, anything else that is there is shown."""
+def text_of(value: Any, depth: int = DEPTH) -> str:
+    """The text of a field that should be a string: lists of parts are joined, anything else that is there is shown.
+
+    Args:
+        depth: how many lists inside each other are joined.
+    """
     if value is None:
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, list):
-        return "".join(text_of(field(item, "text")) for item in value)
-    return str(value)
+    if isinstance(value, list) and depth:
+        return "".join(text_of(field(item, "text"), depth - 1) for item in value)
+    return shown(value)
+
+
+def shown(value: Any) -> str:
+    """A value of any kind as text; nothing of one that is nested too deeply for that."""
+    try:
+        return str(value)
+    except RecursionError:
+        return ""
 
 
 def string(value: Any) -> str | None:

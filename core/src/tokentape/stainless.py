@@ -25,7 +25,7 @@ from . import faults, heartbeat
 from .call import CallRecorder, Request
 from .patching import PatchSet
 from .raw_reads import EventKind, RawReads
-from .reading import string
+from .reading import DEPTH, string
 from .recorder import Recorder
 from .taps import AsyncStreamTap, Reader, StreamTap
 from .transport import watch_bytes
@@ -288,16 +288,22 @@ def scalars(body: Mapping[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name in names and isinstance(value, (str, int, float, bool))}
 
 
-def plain(value: Any) -> Any:
-    """Turn the SDK's model objects into plain JSON values, so that none of them has to be kept."""
+def plain(value: Any, depth: int = DEPTH) -> Any:
+    """Turn the SDK's model objects into plain JSON values, so that none of them has to be kept.
+
+    Args:
+        depth: how many levels are kept; what is below is null.
+    """
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
+    if not depth:
+        return None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, depth - 1) for item in value]
     own = getattr(value, "__dict__", None)
     if own is None:
         return str(value)
     extra = getattr(value, "__pydantic_extra__", None) or {}
-    return {key: plain(item) for key, item in {**own, **extra}.items()}
+    return {key: plain(item, depth - 1) for key, item in {**own, **extra}.items()}

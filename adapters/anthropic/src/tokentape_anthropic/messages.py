@@ -7,7 +7,7 @@ from typing import Any, Final
 from tokentape.call import CallRecorder
 from tokentape.fragments import Fragment
 from tokentape.models import Kind, Usage
-from tokentape.reading import Reading, field, string, text_of
+from tokentape.reading import Reading, field, shown, string, text_of
 from tokentape.stainless import plain
 
 from .usage import read_usage
@@ -78,14 +78,14 @@ class MessagesReader(Reading):
         name, kind = _DELTAS.get(told, ("", "text"))
         text = text_of(field(delta, name)) if name else ""
         if text:
-            part = self._call.part(kind, 0, str(index))
+            part = self._call.part(kind, 0, shown(index))
             fragments.append(Fragment(part, text))
             self._plain_index, self._plain_part = index, part
             self._plain_type, self._plain_field = told, name
 
     def _read_block(self, event: Any, fragments: list[Fragment]) -> None:
         """A tool call has its part as soon as it is announced."""
-        block, index = getattr(event, "content_block", None), str(getattr(event, "index", None))
+        block, index = getattr(event, "content_block", None), shown(getattr(event, "index", None))
         kind = text_of(field(block, "type"))
         if kind.endswith("tool_use"):
             self._call.part("tool_args", 0, index, string(field(block, "name")), string(field(block, "id")))

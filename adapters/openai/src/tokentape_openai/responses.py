@@ -7,7 +7,7 @@ from typing import Any, Final
 from tokentape.call import CallRecorder
 from tokentape.fragments import Fragment
 from tokentape.models import Kind
-from tokentape.reading import entries, field, text_of
+from tokentape.reading import entries, field, shown, string, text_of
 from tokentape.stainless import plain
 
 from .reading import OpenAIReading
@@ -55,7 +55,7 @@ class ResponsesReader(OpenAIReading):
 
     def __init__(self, call: CallRecorder) -> None:
         super().__init__(call)
-        self._items: dict[Any, Any] = {}
+        self._items: dict[str, tuple[str | None, str | None]] = {}
         self._began: set[int] = set()
         # Where the text goes on that needs no more than an append.
         self._plain_output: Any = _NOWHERE
@@ -121,21 +121,22 @@ class ResponsesReader(OpenAIReading):
     def _read_item(self, event: Any) -> None:
         """A tool call has its part as soon as it is announced."""
         item = getattr(event, "item", None)
-        index = getattr(event, "output_index", None)
-        if field(item, "type") in _TOOL_ITEMS:
+        index = shown(getattr(event, "output_index", None))
+        kind = text_of(field(item, "type"))
+        if kind in _TOOL_ITEMS:
             self._items[index] = item_name, item_id = (
-                field(item, "name") or None,
-                field(item, "call_id") or field(item, "id") or None,
+                string(field(item, "name")) or None,
+                string(field(item, "call_id") or field(item, "id")) or None,
             )
-            if field(item, "type") not in ("shell_call", "local_shell_call"):
-                self._call.part("tool_args", 0, str(index), item_name, item_id)
+            if kind not in ("shell_call", "local_shell_call"):
+                self._call.part("tool_args", 0, index, item_name, item_id)
 
     def _part_of(self, event: Any, name: str) -> int:
         kind, second = _DELTAS[name]
-        index = getattr(event, "output_index", None)
+        index = shown(getattr(event, "output_index", None))
         inner = getattr(event, second, None) if second is not None else None
-        provider_index = str(index) if inner is None else f"{index}/{inner}"
-        item_name, item_id = self._items.get(index, (None, getattr(event, "item_id", None)))
+        provider_index = index if inner is None else f"{index}/{shown(inner)}"
+        item_name, item_id = self._items.get(index, (None, string(getattr(event, "item_id", None))))
         if kind != "tool_args":
             item_name = "summary" if second == "summary_index" else None
         return self._call.part(kind, 0, provider_index, item_name, item_id)

@@ -144,8 +144,9 @@ def _storable(row: Row) -> Row:
 def _stored(value: Any) -> Any:
     if isinstance(value, str):
         return storable(value)
-    # Nobody has been billed for so much: what a provider says is not known then.
-    return None if isinstance(value, int) and not fits(value) else value
+    # Nobody has been billed for more than fits, and no column is for what is neither text nor number: what a provider
+    # says is not known then.
+    return value if isinstance(value, float) or fits(value) else None
 
 
 def _json(value: Any) -> str | None:
