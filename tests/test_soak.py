@@ -196,8 +196,8 @@ async def one_round(server: ProviderServer, alive: Alive) -> Counter[str]:
 
 @pytest.mark.parametrize("rounds", [SHORT, pytest.param(HOUR, marks=pytest.mark.nightly)], ids=["short", "an hour"])
 @pytest.mark.scenario("capture/Five thousand streams")
-# Where the garbage is collected on another thread than the loop's, as it may be beside any thread, CPython may trip over
-# an asynchronous generator that was dropped half read: 35 times in 5,480 streams of the bare SDK beside a busy thread.
+# Where the garbage is collected on another thread than the loop's, as it may be beside any thread, CPython may trip
+# over an asynchronous generator that was dropped half read: 35 times in 5,480 streams of the bare SDK.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <async_generator:pytest.PytestUnraisableExceptionWarning")
 async def test_streams_of_every_ending_leave_nothing_behind(
     server: ProviderServer, tmp_path: Path, rounds: int
