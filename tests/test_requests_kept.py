@@ -68,6 +68,20 @@ def test_prompts_can_be_asked_for(server: ProviderServer, tmp_path: Path) -> Non
     assert json.loads(tape.call()["prompt_json"]) == server.requests[0].json
 
 
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("content", ["redacted", "full"])
+def test_a_prompt_and_metadata_that_are_nested_without_end_cost_no_call(tmp_path: Path, content: str) -> None:
+    tape, endless = TapeReader(tmp_path / "tape.db"), list[Any]()
+    endless.append({"again": endless})
+    tokentape.enable(db=tape.path, prompts=True, content=content, flush_ms=20)
+    around = tokentape.run("around", metadata={"kept": "yes", "endless": endless})
+    with around, tokentape.start_llm_stream(model="m", prompt=endless) as stream:
+        stream.add_token("word ")
+    assert (tape.call()["status"], tape.call()["event_count"]) == ("completed", 1)
+    (run,) = tape.rows("select name, json_extract(metadata_json, '$.kept') as kept from runs where name = 'around'")
+    assert run == {"name": "around", "kept": "yes"}
+
+
 @pytest.mark.scenario("capture/Twenty megabytes of prompt")
 def test_twenty_megabytes_of_prompt_and_fifty_thousand_chunks(server: ProviderServer, tmp_path: Path) -> None:
     tape = TapeReader(tmp_path / "tape.db")

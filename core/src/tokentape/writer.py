@@ -230,8 +230,9 @@ class Writer:
 
     def _announce(self, recorded: CallRecorder) -> None:
         gate = self._gates[recorded.call.content_level]
-        prompt = _prompt_json(recorded.request.body, gate)
-        recorded.request.body = None
+        body, recorded.request.body, prompt = recorded.request.body, None, None
+        with faults.guard("writer", "a prompt"):
+            prompt = _prompt_json(body, gate)
         call = replace(gate.given(recorded.call), prompt_json=prompt)
         self._live[recorded] = _Live(call, gate, gate.redactor())
         self._host.call("tokentape_call_started", call=call)

@@ -17,6 +17,8 @@ _LONG_TEXT: Final = 20_000
 
 # Fewer digits than a secret has.
 _LONG_NUMBER: Final = 10
+# What a program or a provider nests deeper is cut off: JSON may have more levels than Python can go down.
+MOST_DEEP: Final = 100
 
 
 class Span(NamedTuple):
@@ -166,8 +168,12 @@ def redact_text(text: str, rules: Rules = BUILT_IN) -> str:
     return _masked(text, rules.scan(text)[0])
 
 
-def redact_json(value: Any, rules: Rules = BUILT_IN) -> Any:
-    """Copy a plain JSON value with each secret in its texts, keys and numbers replaced; of anything else its text."""
+def redact_json(value: Any, rules: Rules = BUILT_IN, depth: int = MOST_DEEP) -> Any:
+    """Copy a plain JSON value with each secret in its texts, keys and numbers replaced; of anything else its text.
+
+    Args:
+        depth: how many levels are copied; the last of them is left empty.
+    """
     if isinstance(value, str):
         return redact_text(value, rules)
     if value is None or isinstance(value, bool):
@@ -176,9 +182,10 @@ def redact_json(value: Any, rules: Rules = BUILT_IN) -> Any:
         shown = redact_text(str(value), rules) if len(str(value)) >= _LONG_NUMBER else None
         return value if shown in (None, str(value)) else shown
     if isinstance(value, Mapping):
-        return {_redact_key(key, rules): redact_json(item, rules) for key, item in value.items()}
+        pairs = value.items() if depth else ()
+        return {_redact_key(key, rules): redact_json(item, rules, depth - 1) for key, item in pairs}
     if isinstance(value, list | tuple):
-        return [redact_json(item, rules) for item in value]
+        return [redact_json(item, rules, depth - 1) for item in (value if depth else ())]
     return redact_text(str(value), rules)
 
 
