@@ -493,6 +493,13 @@ def test_show_says_what_has_come_while_the_call_runs(tape: Tape, run: Callable[.
     assert shown.endswith("text:\nso far\n")
 
 
+def test_show_tells_a_level_that_is_not_the_usual_one(tape: Tape, run: Callable[..., Result]) -> None:
+    tape.add(content_level="full")
+    assert run("show").stdout.splitlines()[2].endswith(", content level full")
+    tape.add()
+    assert "content level" not in run("show").stdout
+
+
 def test_show_tells_dropped_and_left_out_events(tape: Tape, run: Callable[..., Result]) -> None:
     tape.add(sampled=False)
     shown = run("show").stdout

@@ -93,6 +93,8 @@ def _heading(call: Row, run: Row | None) -> Iterator[str]:
         answered and f"answered by {answered}",
         call["server_address"],
         run and f"run {run['name']}",
+        # The level that is usual needs no word.
+        call["content_level"] != "redacted" and f"content level {call['content_level']}",
         *labels,
     ]
     yield ", ".join(fact for fact in facts if fact)
