@@ -495,7 +495,7 @@ def test_show_says_what_has_come_while_the_call_runs(tape: Tape, run: Callable[.
 
 def test_show_tells_a_level_that_is_not_the_usual_one(tape: Tape, run: Callable[..., Result]) -> None:
     tape.add(content_level="timings")
-    assert ", content level timings, env=test" in run("show").stdout
+    assert ", content level timings\n" in run("show").stdout
     tape.add(content_level="redacted")
     assert "content level" not in run("show").stdout
 
