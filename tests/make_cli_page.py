@@ -153,7 +153,7 @@ def _recording(tape: Path, clock: Clock) -> Iterator[None]:
         mock.patch("tokentape.recording._script_name", return_value="app.py"),
     ):
         # One round of the writer at the end: a clock moved by hand would look to it like a process that stood still.
-        tokentape.enable(db=tape, clock=clock, flush_ms=60_000, content="full", plugins=())
+        tokentape.enable(db=tape, clock=clock, flush_ms=60_000, plugins=())
         try:
             yield
         finally:
