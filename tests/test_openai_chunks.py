@@ -118,6 +118,15 @@ def test_tools_without_an_index_are_told_apart_by_id_or_place(server: ProviderSe
     ]
 
 
+def test_an_id_that_is_a_number_and_a_name_that_is_a_list_cost_no_part(
+    server: ProviderServer, tape: TapeReader
+) -> None:
+    odd: Any = [tool(0, None, None, "{}") | {"id": 7}, tool([1], None, None, "[]")]
+    odd[1]["function"]["name"] = ["no", "name"]
+    stream(server, [chunk(said(tool_calls=odd)), chunk(said(finish="tool_calls"))])
+    assert parts(tape) == [("tool_args", 0, "0", None, "7", "{}"), ("tool_args", 0, "[1]", None, None, "[]")]
+
+
 def test_custom_tools_and_the_old_function_call_are_tool_arguments(server: ProviderServer, tape: TapeReader) -> None:
     custom = {"index": 0, "id": "call_1", "type": "custom", "custom": {"name": "sh", "input": "ls"}}
     stream(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder
 from tokentape.fragments import Fragment
-from tokentape.reading import count, entries, field, shown, string, text_of
+from tokentape.reading import count, entries, field, shown, text_of
 from tokentape.stainless import plain
 
 from .reading import OpenAIReading
@@ -126,9 +126,9 @@ class ChatReader(OpenAIReading):
     def _add_tool(
         self, tool: Any, function: Any, number: int, index: Any, position: int, fragments: list[Fragment]
     ) -> None:
-        tool_id = string(field(tool, "id")) or None
+        tool_id = text_of(field(tool, "id")) or None
         provider_index = shown(index if index is not None else tool_id or position)
-        part = self._call.part("tool_args", number, provider_index, string(field(function, "name")) or None, tool_id)
+        part = self._call.part("tool_args", number, provider_index, text_of(field(function, "name")) or None, tool_id)
         arguments = field(function, "arguments")
         text = text_of(arguments if arguments is not None else field(function, "input"))
         if text:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from tokentape.call import CallRecorder
 from tokentape.fragments import Fragment
 from tokentape.models import Kind
-from tokentape.reading import entries, field, shown, string, text_of
+from tokentape.reading import entries, field, shown, text_of
 from tokentape.stainless import plain
 
 from .reading import OpenAIReading
@@ -125,8 +125,8 @@ class ResponsesReader(OpenAIReading):
         kind = text_of(field(item, "type"))
         if kind in _TOOL_ITEMS:
             self._items[index] = item_name, item_id = (
-                string(field(item, "name")) or None,
-                string(field(item, "call_id") or field(item, "id")) or None,
+                text_of(field(item, "name")) or None,
+                text_of(field(item, "call_id") or field(item, "id")) or None,
             )
             if kind not in ("shell_call", "local_shell_call"):
                 self._call.part("tool_args", 0, index, item_name, item_id)
@@ -136,7 +136,7 @@ class ResponsesReader(OpenAIReading):
         index = shown(getattr(event, "output_index", None))
         inner = getattr(event, second, None) if second is not None else None
         provider_index = index if inner is None else f"{index}/{shown(inner)}"
-        item_name, item_id = self._items.get(index, (None, string(getattr(event, "item_id", None))))
+        item_name, item_id = self._items.get(index, (None, text_of(getattr(event, "item_id", None)) or None))
         if kind != "tool_args":
             item_name = "summary" if second == "summary_index" else None
         return self._call.part(kind, 0, provider_index, item_name, item_id)
