@@ -490,6 +490,7 @@ def test_show_says_what_has_come_while_the_call_runs(tape: Tape, run: Callable[.
     tape.add(["so ", "far"], end=False)
     shown = run("show").stdout
     assert shown.splitlines()[1] == "running"
+    assert "thinking" not in shown
     assert shown.endswith("text:\nso far\n")
 
 

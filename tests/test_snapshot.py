@@ -224,6 +224,12 @@ def test_a_target_that_exists_or_cannot_be_made_is_refused(
     assert sorted(path.name for path in out.parent.iterdir()) == ["tape.db", "tape.db-shm", "tape.db-wal"]
 
 
+def test_a_target_that_was_forgotten_is_asked_for(source: Source) -> None:
+    shown = CliRunner().invoke(cli, ["snapshot", "-1", "--db", str(source.path)])
+    assert shown.exit_code == 2
+    assert "OUT.db comes first, then the calls: tokentape snapshot call.db -1" in shown.output
+
+
 @pytest.mark.scenario("retention/Snapshot while it is recorded")
 def test_it_is_one_moment_of_a_tape_that_others_write_to(source: Source, out: Path, run: Callable[..., Result]) -> None:
     stop = threading.Event()

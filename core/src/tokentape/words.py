@@ -80,9 +80,10 @@ def first_token(call: Row) -> str | None:
 
 
 def thinking(call: Row) -> str | None:
-    """`first 0.4 s (thinking), answer 9.1 s`; None for a call whose first event was no reasoning."""
+    """`first 0.4 s (thinking), answer 9.1 s`; None for a call whose first event was no reasoning, or may not be."""
     first, answer = call["first_token_latency_ms"], call["first_output_token_latency_ms"]
-    if first is None or answer == first:
+    # While a call runs, only its first token is known.
+    if first is None or answer == first or (answer is None and call["status"] == "running"):
         return None
     then = f"answer {duration(answer)}" if answer is not None else "no answer"
     return f"first {duration(first)} (thinking), {then}"

@@ -43,6 +43,8 @@ def command(
     from ..store.choice import Choice
     from ..store.snapshots import take
 
+    if str(out).startswith("-"):
+        raise click.UsageError(f"OUT.db comes first, then the calls: tokentape snapshot call.db {out}")
     with opened(db) as tape:
         choice = Choice(calls=[tape.call(ref)["uid"] for ref in calls], run=run_uid(tape, run), since_us=since)
         path = tape.path

@@ -6,6 +6,7 @@ time: whoever gets SQLite's write lock soon. Another leaves it, and looks again 
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import time
@@ -39,11 +40,11 @@ WAL_SHARE: Final = 1 / 16
 WAL_BYTES: Final = (256_000, 4_000_000)
 # A WAL so many times as long may be held by somebody who reads.
 WAL_HELD: Final = 4
-# Calls that were still running when they were passed by are found by looking from the beginning again.
+# What comes to the tape behind what was passed by is found by looking from the beginning again.
 LOOK_AGAIN_S: Final = 60.0
 
 _CALLS: Final = """
-SELECT c.id, c.started_unix_us, c.last, c.status <> 'running' AND EXISTS (
+SELECT c.id, c.started_unix_us, c.last, c.status = 'running', c.status <> 'running' AND EXISTS (
   SELECT 1 FROM llm_tokens t
   WHERE t.call_id = c.id AND t.token_index BETWEEN :ends AND c.last - :ends AND NOT EXISTS (
     SELECT 1 FROM llm_stalls s WHERE s.call_id = c.id AND s.token_index IN (t.token_index, t.token_index + 1)
@@ -54,6 +55,10 @@ FROM (
   FROM llm_calls WHERE (started_unix_us, id) > (:started_us, :id)
   ORDER BY started_unix_us, id LIMIT :limit
 ) c
+"""
+_ENDED: Final = """
+SELECT started_unix_us, id FROM llm_calls
+WHERE id IN (SELECT value FROM json_each(:ids)) AND status <> 'running' ORDER BY started_unix_us, id
 """
 # One script is one turn on the interpreter: the write lock is never held while waiting for that. Events are deleted
 # without foreign keys, and six times as fast, so that what hangs on them goes first.
@@ -113,12 +118,15 @@ class Retention:
         self._limit = 0
         self._slice_pages = 0
         self._place = _Place()
+        # Calls that were running when they were passed by.
+        self._running: set[int] = set()
         self._end_reached_s: float | None = None
         self._has_told = False
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         """Bound the WAL of the connection that writes, and begin from the start: it may be another file."""
         self._place, self._end_reached_s = _Place(), None
+        self._running.clear()
         self._page_size = _number(connection, "page_size")
         wal_pages = self._wal_bytes // self._page_size
         self._limit = self._max_mb * MB // self._page_size - wal_pages
@@ -220,8 +228,10 @@ class Retention:
             room *= CROWDED
         # Read no further than needed: each row takes SQLite a moment, and no moment is long enough for others.
         with closing(connection.execute(_CALLS, wanted | {"ends": KEPT_AT_ENDS})) as calls:
-            for call_id, started_us, last_index, can_be_thinned in calls:
+            for call_id, started_us, last_index, is_running, can_be_thinned in calls:
                 found = True
+                if is_running:
+                    self._running.add(call_id)
                 first, last = self._place.next_index, (last_index or 0) - KEPT_AT_ENDS
                 if can_be_thinned and first <= last:
                     until = min(last, first + room - 1)
@@ -234,9 +244,15 @@ class Retention:
                 if room <= 0:
                     break
                 give_way()
-        return spans if found else self._begin_again()
+        return spans if found else self._begin_again(connection)
 
-    def _begin_again(self) -> list[_Span] | None:
+    def _begin_again(self, connection: sqlite3.Connection) -> list[_Span] | None:
+        ended = connection.execute(_ENDED, {"ids": json.dumps(sorted(self._running))}).fetchall()
+        if ended:
+            self._running.difference_update(call_id for _, call_id in ended)
+            started_us, call_id = ended[0]
+            self._place = _Place(started_us, call_id - 1)
+            return []
         now_s = time.monotonic()
         if self._end_reached_s is not None and now_s - self._end_reached_s < LOOK_AGAIN_S:
             return None
