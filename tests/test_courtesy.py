@@ -38,18 +38,18 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     return turns
 
 
-def test_beside_threads_that_sleep_it_gives_way_ten_times_a_millisecond(turns: Turns) -> None:
+@pytest.mark.parametrize(
+    ("waits_s", "kept_s"),
+    [(0.0, 0.0001), (0.008, 0.004)],
+    ids=["threads that sleep", "a thread that computes: half of what it waited"],
+)
+def test_it_has_the_interpreter_for_a_while_before_it_gives_way_again(
+    turns: Turns, waits_s: float, kept_s: float
+) -> None:
+    turns.waits_s = waits_s
     assert turns.gives_way_after(0)
-    assert not turns.gives_way_after(0.00009)
-    assert turns.gives_way_after(0.00002)
-    assert not courtesy.is_crowded()
-
-
-def test_beside_a_thread_that_computes_it_has_the_interpreter_for_half_of_what_it_waited(turns: Turns) -> None:
-    turns.waits_s = 0.008
-    assert turns.gives_way_after(0)
-    assert not turns.gives_way_after(0.0039)
-    assert turns.gives_way_after(0.0002)
+    assert not turns.gives_way_after(0.9 * kept_s)
+    assert turns.gives_way_after(0.2 * kept_s)
     assert not courtesy.is_crowded()
 
 

@@ -72,7 +72,7 @@ def test_prompts_can_be_asked_for(server: ProviderServer, tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", ["redacted", "full"])
 def test_a_prompt_and_metadata_that_are_nested_without_end_cost_no_call(tmp_path: Path, content: str) -> None:
     tape, endless = TapeReader(tmp_path / "tape.db"), list[Any]()
-    endless.append({"again": endless})
+    endless += [{"again": endless}, endless]  # two ways at each level: to look at all of them would never end
     tokentape.enable(db=tape.path, prompts=True, content=content, flush_ms=20)
     around = tokentape.run("around", metadata={"kept": "yes", "endless": endless})
     with around, tokentape.start_llm_stream(model="m", prompt=endless) as stream:

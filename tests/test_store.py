@@ -473,7 +473,6 @@ def test_numbers_that_are_no_json_become_null(store, rows):
     assert rows("llm_token_logprobs")[0]["logprobs_json"] == "[null]"
 
 
-@pytest.mark.scenario("storage/Shape of times")
 def test_numbers_that_no_column_has_room_for_are_not_known(store, rows):
     call = call_value()
     store.tokentape_call_started(call)
@@ -485,6 +484,7 @@ def test_numbers_that_no_column_has_room_for_are_not_known(store, rows):
     assert [row["n_tokens"] for row in rows("SELECT n_tokens FROM llm_tokens")] == [None]
 
 
+@pytest.mark.scenario("storage/Shape of times")
 def test_times_have_the_shape_that_their_names_promise(million):
     with sqlite3.connect(million.path) as db:
         db.row_factory = sqlite3.Row

@@ -9,9 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +19,13 @@ import tokentape
 from faulty_disks import locked_by_another_process
 from programs import eventually, read
 from tape_reader import TapeReader
-from tokentape import recording
+from tokentape import recording, writer
 from tokentape.call import CallRecorder, Request
 from tokentape.models import Call, FinishedCall, Mark, Run, TokenBatch
-from tokentape.recorder import active
+from tokentape.recorder import Recorder, active
 from tokentape.testing import Finish, Text, WaitFor
 from tokentape.testing.rig import Rig
-from tokentape.writer import SLICE_EVENTS
+from tokentape.writer import SLICE_EVENTS, Writer
 
 LOOK = """
 import sqlite3, sys
@@ -71,29 +70,47 @@ def test_an_event_is_not_on_the_tape_before_its_round_and_is_after_it(tmp_path: 
         assert eventually(lambda: read(tape, count), lambda rows: rows == [{"rows": 1}]) == [{"rows": 1}]
 
 
+class Pauses:
+    """A writer's clock and what it waits on in one: time goes on while it waits, and while an output flushes."""
+
+    def __init__(self, flush_ms: int, takes_s: float) -> None:
+        self.now_s = 0.0
+        self.taken_s: list[float] = []
+        self._takes_s = takes_s
+        host: Any = SimpleNamespace(call=self._flush)
+        self.writer = Writer(host, flush_ms=flush_ms, stall_ms=1000, holding=lambda: True)
+        self.writer.recorder = Recorder(process_run=lambda: None, notify=lambda: None)
+        self.writer._wake = self  # type: ignore[assignment]
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wait(self, timeout: float) -> bool:
+        self.taken_s.append(timeout)
+        self.now_s += timeout
+        self.writer._stopping = len(self.taken_s) == 4
+        return False
+
+    def clear(self) -> None:
+        pass
+
+    def _flush(self, hook: str) -> None:
+        assert hook == "tokentape_flush"
+        self.now_s += self._takes_s
+
+
 @pytest.mark.parametrize(
-    ("flush_ms", "takes_s", "apart_s"),
-    [(400, 0.2, (0.39, 0.55)), (200, 0.3, (0.39, 0.55))],
-    ids=["a long round shortens the pause", "half of it is a pause however long a round takes"],
+    ("flush_ms", "takes_s", "pauses_s"),
+    [(400, 0.0, [0.4] * 4), (400, 0.15, [0.4, 0.25, 0.25, 0.25]), (400, 0.6, [0.4, 0.2, 0.2, 0.2])],
+    ids=["nothing to do", "a long round shortens the pause", "half of it is a pause however long a round takes"],
 )
 def test_rounds_begin_flush_ms_apart(
-    tmp_path: Path, flush_ms: int, takes_s: float, apart_s: tuple[float, float]
+    monkeypatch: pytest.MonkeyPatch, flush_ms: int, takes_s: float, pauses_s: list[float]
 ) -> None:
-    begun: list[float] = []
-
-    class Slow:
-        @tokentape.hookimpl
-        def tokentape_flush(self) -> None:
-            begun.append(time.monotonic())
-            time.sleep(takes_s)
-
-    tokentape.enable(db=tmp_path / "tape.db", flush_ms=flush_ms)
-    with plugin(Slow()), tokentape.start_llm_stream(model="m"):
-        assert eventually(lambda: len(begun), lambda rounds: rounds > 6) > 6
-    at_least, at_most = apart_s
-    between = [later - earlier for earlier, later in pairwise(begun[:7])]
-    # The median: on a busy machine one of them may be late.
-    assert at_least < median(between) < at_most
+    pauses = Pauses(flush_ms, takes_s)
+    monkeypatch.setattr(writer, "time", pauses)
+    pauses.writer._loop()
+    assert pauses.taken_s == pytest.approx(pauses_s)
 
 
 def test_flush_writes_all_that_was_recorded_before_it(tmp_path: Path) -> None:

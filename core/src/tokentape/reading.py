@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from .call import CallRecorder
 from .models import Usage
@@ -14,6 +15,8 @@ MOST: Final = 2**53
 # No provider nests what it says of an answer deeper; what does is read so far. A thousand levels, which JSON may have,
 # are more than Python can go down.
 DEPTH: Final = 32
+# What a program gives to a framework may hold all its objects, and itself: so far it is looked at.
+GIVEN_DEPTH: Final = 4
 
 
 class Reading(ABC):
@@ -73,6 +76,23 @@ def shown(value: Any) -> str:
         return str(value)
     except RecursionError:
         return ""
+
+
+def unopened(value: Any, depth: int = GIVEN_DEPTH) -> Any:
+    """A value of the program as JSON can hold it; an object of the program is neither kept nor asked for its text.
+
+    Args:
+        depth: how many levels are kept; of what is below only the type is told.
+    """
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, UUID):
+        return str(value)
+    if depth and isinstance(value, Mapping):
+        return {str(key): unopened(item, depth - 1) for key, item in value.items()}
+    if depth and isinstance(value, (list, tuple, set, frozenset)):
+        return [unopened(item, depth - 1) for item in value]
+    return f"<{type(value).__qualname__}>"
 
 
 def string(value: Any) -> str | None:

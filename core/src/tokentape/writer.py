@@ -1,8 +1,8 @@
 """The one thread of a process that takes what was recorded and calls the hooks with it, in order and in batches.
 
 Every `flush_ms`, counted from when it last began, it takes the events that have gathered in the open calls: so what is
-not on the tape is no older than that and one round. It never holds anything that the caller's
-thread could wait for, and gives way between slices, because both share the interpreter.
+not on the tape is no older than that and one round. It never holds anything that the caller's thread could wait for,
+and gives way between slices, because both share the interpreter.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from tokentape.call import CallRecorder
 from tokentape.models import Usage
-from tokentape.reading import count
+from tokentape.reading import count, unopened
 
 from .chunks import note_finish
-from .requests import plain
 
 # Ids that LangChain gives a message until the provider has said its own.
 _OWN_IDS: Final = ("lc_", "run-")
@@ -67,7 +66,7 @@ def _usage(told: Mapping[str, Any]) -> Usage | None:
         cache_write_tokens=count(read.get("cache_creation")),
         output_tokens=count(told.get("output_tokens")),
         reasoning_tokens=count(written.get("reasoning")),
-        raw=plain(told),
+        raw=unopened(told),
     )
 
 
@@ -78,7 +77,7 @@ def _token_usage(told: Any) -> Usage | None:
     return Usage(
         input_tokens=count(told.get("prompt_tokens")),
         output_tokens=count(told.get("completion_tokens")),
-        raw=plain(told),
+        raw=unopened(told),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from tokentape.call import Request
+from tokentape.reading import unopened
 
 ADAPTER: Final = "langchain"
 
@@ -38,8 +39,6 @@ _SCALARS: Final = (
     "reasoning_effort",
 )
 _LABELS: Final = ("langgraph_node", "thread_id")
-# How deep a program's own metadata is kept; what lies deeper, and what is no JSON value, is named by its type.
-_DEPTH: Final = 4
 
 
 def chat_request(messages: Sequence[Sequence[Any]], run_id: UUID, told: Mapping[str, Any]) -> tuple[Request, Any]:
@@ -72,7 +71,7 @@ def _request(operation: str, body: Any, run_id: UUID, told: Mapping[str, Any]) -
         scalars={name: params[name] for name in _SCALARS if isinstance(params.get(name), (str, int, float))},
         body=body,
         name=_first_text(told.get("name")),
-        metadata={"tags": list(told.get("tags") or ()), "metadata": plain(metadata)},
+        metadata={"tags": list(told.get("tags") or ()), "metadata": unopened(metadata)},
         framework_run_id=str(run_id),
     )
     return request, {name: str(metadata[name]) for name in _LABELS if metadata.get(name) is not None}
@@ -96,16 +95,3 @@ def _first_text(*values: Any) -> str | None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def plain(value: Any, depth: int = _DEPTH) -> Any:
-    """A value as JSON can hold it; an object of the program is neither kept nor asked for its text."""
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    if isinstance(value, UUID):
-        return str(value)
-    if depth and isinstance(value, Mapping):
-        return {str(key): plain(item, depth - 1) for key, item in value.items()}
-    if depth and isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item, depth - 1) for item in value]
-    return f"<{type(value).__qualname__}>"

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tokentape.call import Request
-from tokentape.reading import string
-from tokentape.stainless import plain
+from tokentape.reading import string, unopened
 
 ADAPTER: Final = "llama-index"
 
@@ -69,7 +68,7 @@ def _asked(operation: str, event: Any, body: Any) -> Asked:
         layer="framework",
         scalars={key: given[key] for key in _SCALARS if isinstance(given.get(key), (str, int, float))},
         body=body,
-        metadata={"tags": plain(tags)} if tags else None,
+        metadata={"tags": unopened(tags)} if tags else None,
         framework_run_id=event.span_id,
     )
     return Asked(event.span_id, request, method_of(event.span_id) in _WHOLE)

@@ -168,11 +168,11 @@ def redact_text(text: str, rules: Rules = BUILT_IN) -> str:
     return _masked(text, rules.scan(text)[0])
 
 
-def redact_json(value: Any, rules: Rules = BUILT_IN, depth: int = MOST_DEEP) -> Any:
+def redact_json(value: Any, rules: Rules = BUILT_IN, above: tuple[int, ...] = ()) -> Any:
     """Copy a plain JSON value with each secret in its texts, keys and numbers replaced; of anything else its text.
 
     Args:
-        depth: how many levels are copied; the last of them is left empty.
+        above: ids of what it stands in. What stands in itself, or deeper than `MOST_DEEP`, is left empty.
     """
     if isinstance(value, str):
         return redact_text(value, rules)
@@ -181,11 +181,13 @@ def redact_json(value: Any, rules: Rules = BUILT_IN, depth: int = MOST_DEEP) -> 
     if isinstance(value, int | float):
         shown = redact_text(str(value), rules) if len(str(value)) >= _LONG_NUMBER else None
         return value if shown in (None, str(value)) else shown
+    inside = (*above, id(value))
+    ends = len(above) == MOST_DEEP or id(value) in above
     if isinstance(value, Mapping):
-        pairs = value.items() if depth else ()
-        return {_redact_key(key, rules): redact_json(item, rules, depth - 1) for key, item in pairs}
+        pairs = () if ends else value.items()
+        return {_redact_key(key, rules): redact_json(item, rules, inside) for key, item in pairs}
     if isinstance(value, list | tuple):
-        return [redact_json(item, rules, depth - 1) for item in (value if depth else ())]
+        return [redact_json(item, rules, inside) for item in (() if ends else value)]
     return redact_text(str(value), rules)
 
 

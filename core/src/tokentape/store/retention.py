@@ -247,7 +247,8 @@ class Retention:
         return spans if found else self._begin_again(connection)
 
     def _begin_again(self, connection: sqlite3.Connection) -> list[_Span] | None:
-        ended = connection.execute(_ENDED, {"ids": json.dumps(sorted(self._running))}).fetchall()
+        ids = json.dumps(sorted(self._running))
+        ended = connection.execute(_ENDED, {"ids": ids}).fetchall() if self._running else []
         if ended:
             self._running.difference_update(call_id for _, call_id in ended)
             started_us, call_id = ended[0]
