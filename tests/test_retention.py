@@ -303,6 +303,7 @@ def test_a_long_call_that_was_left_half_way_is_finished_by_another_process(
     assert large.kept(1) == [*range(10), *range(44_990, 45_000)]
 
 
+@pytest.mark.scenario("retention/Long call that ends late")
 def test_a_call_that_ends_after_its_turn_is_found_without_waiting(filled: Filled) -> None:
     running = filled.begin(70_000)
     filled.calls(10)

@@ -224,6 +224,7 @@ def test_a_target_that_exists_or_cannot_be_made_is_refused(
     assert sorted(path.name for path in out.parent.iterdir()) == ["tape.db", "tape.db-shm", "tape.db-wal"]
 
 
+@pytest.mark.scenario("cli/Snapshot target")
 def test_a_target_that_was_forgotten_is_asked_for(source: Source) -> None:
     shown = CliRunner().invoke(cli, ["snapshot", "-1", "--db", str(source.path)])
     assert shown.exit_code == 2
